@@ -1,0 +1,42 @@
+"""Progress bars: on standard error, so that standard output stays a machine's answer."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=True)
+
+
+class Bar(Protocol):
+    """One running bar."""
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Add `count` done items; `note` is shown behind the bar."""
+        ...
+
+
+class _RichBar:
+    def __init__(self, progress: Progress, task: int) -> None:
+        self._progress = progress
+        self._task = task
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self._progress.update(self._task, advance=count, note=note)  # pyright: ignore[reportArgumentType]
+
+
+@contextmanager
+def bar(label: str, total: int | None) -> Iterator[Bar]:
+    """Show a bar for `total` items while the block runs; plain lines where there is no terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, transient=False) as progress:
+        yield _RichBar(progress, progress.add_task(label, total=total, note=""))

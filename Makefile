@@ -1,0 +1,50 @@
+# Two commands do everything on a machine that has Python 3.11-3.13 and make:
+#   make demo    sets up, runs the whole loop on bundled data, prints where its report is
+#   make test    sets up, checks, runs all tests
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.ready
+# Debian's names of what the tests need; installed only where we may (root) and where it is missing.
+DEBIAN := chromium
+
+.PHONY: setup demo test check bench contracts debian clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	  || { echo "OnModel needs Python 3.11 to 3.13; set PYTHON=python3.11" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[dev,ultralytics]'
+	@touch $@
+
+debian:
+	@missing=; for p in $(DEBIAN); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	  else echo "Not installed:$$missing. Tests that need them will be skipped with a reason." >&2; fi; \
+	fi
+
+demo: setup
+	@$(BIN)/onmodel demo
+
+check: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+
+test: setup debian check
+	@$(BIN)/pytest
+
+# Every benchmark prints `name | value | target | met`; ratios against a peer or a limit, taken in one run.
+bench: setup
+	@set -e; for f in tests/benchmarks/bench_*.py; do $(BIN)/python $$f; done
+
+contracts: setup
+	@$(BIN)/python scripts/generate_contracts.py
+
+clean:
+	rm -rf $(VENV) build dist

@@ -1,0 +1,1 @@
+"""The `onmodel` command."""

@@ -1,0 +1,103 @@
+"""The `onmodel` command: one typer app, its verbs imported when they are called.
+
+Importing torch, Ray and diffusers takes seconds; `onmodel --help` or a mistyped option must not wait for them,
+so each verb's module imports them inside its function.
+"""
+
+import importlib
+import os
+import sys
+from typing import Any, cast
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from onmodel import __version__
+from onmodel.core.errors import OnModelError, exit_code
+
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("onmodel.cli.demo:command", "Run the whole loop on the bundled world, offline."),
+    "analyze": ("onmodel.cli.analyze:command", "Measure a dataset and name what is missing."),
+    "augment": ("onmodel.cli.augment:command", "Fill gaps with crops and captions made from what is there."),
+    "train": ("onmodel.cli.train:command", "Train one LoRA trial from a TOML file."),
+    "evaluate": ("onmodel.cli.evaluate:command", "Make test pictures of checkpoints and measure every scenario."),
+    "compare": ("onmodel.cli.compare:command", "Put trials side by side in one report."),
+    "serve": ("onmodel.cli.serve:app", "Start, show and stop the detection and scoring services."),
+}
+"""verb -> (module:function or module:typer app, one line of help), in the order of the work."""
+
+
+class LazyGroup(TyperGroup):
+    """Resolves a verb's module only when that verb is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        if not ctx.resilient_parsing and _asks_for_group_help(cmd_name):
+            return click.Command(cmd_name, short_help=VERBS[cmd_name][1])
+        return load_verb(cmd_name)
+
+
+def _asks_for_group_help(cmd_name: str) -> bool:
+    return cmd_name not in sys.argv[1:]
+
+
+def load_verb(name: str) -> click.Command:
+    """Import the verb's module and make its click command."""
+    target, text = VERBS[name]
+    module, attribute = target.split(":")
+    found: Any = getattr(importlib.import_module(module), attribute)
+    if isinstance(found, typer.Typer):
+        found.info.help = text
+        return typer.main.get_command(found)
+    single = typer.Typer(add_completion=False)
+    single.command(name, help=text)(found)
+    return typer.main.get_command(single)
+
+
+app = typer.Typer(cls=LazyGroup, add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"onmodel {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Keep a character on model: measure its dataset, fill what is missing, train, evaluate, compare."""
+
+
+def main() -> None:
+    """Entry point: turns errors into one line on standard error and an exit code (see core.errors)."""
+    # Set before any library starts threads or asks a hub: offline is the default answer of a missing model.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("YOLO_VERBOSE", "false")
+    command = typer.main.get_command(app)
+    try:
+        cast("Any", command).main(prog_name="onmodel", standalone_mode=False)
+    except click.exceptions.Abort:
+        typer.echo("onmodel: stopped", err=True)
+        sys.exit(130)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("onmodel: stopped; what was finished is kept", err=True)
+        sys.exit(130)
+    except OnModelError as error:
+        typer.echo(f"onmodel: {error}", err=True)
+        sys.exit(exit_code(error))
+
+
+if __name__ == "__main__":
+    main()

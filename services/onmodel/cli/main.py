@@ -7,9 +7,8 @@ so each verb's module imports them inside its function.
 import importlib
 import os
 import sys
-from typing import Any, cast
+from typing import Any, Protocol, runtime_checkable
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -21,7 +20,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "analyze": ("onmodel.cli.analyze:command", "Measure a dataset and name what is missing."),
     "augment": ("onmodel.cli.augment:command", "Fill gaps with crops and captions made from what is there."),
     "train": ("onmodel.cli.train:command", "Train one LoRA trial from a TOML file."),
-    "evaluate": ("onmodel.cli.evaluate:command", "Make test pictures of checkpoints and measure every scenario."),
+    "evaluate": (
+        "onmodel.cli.evaluate:command",
+        "Make test pictures of checkpoints and measure every scenario.",
+    ),
     "compare": ("onmodel.cli.compare:command", "Put trials side by side in one report."),
     "serve": ("onmodel.cli.serve:app", "Start, show and stop the detection and scoring services."),
 }
@@ -31,31 +33,37 @@ VERBS: dict[str, tuple[str, str]] = {
 class LazyGroup(TyperGroup):
     """Resolves a verb's module only when that verb is called."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(VERBS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in VERBS:
             return None
-        if not ctx.resilient_parsing and _asks_for_group_help(cmd_name):
-            return click.Command(cmd_name, short_help=VERBS[cmd_name][1])
-        return load_verb(cmd_name)
+        return load_verb(cmd_name) if cmd_name in sys.argv[1:] else named_only(cmd_name)
 
 
-def _asks_for_group_help(cmd_name: str) -> bool:
-    return cmd_name not in sys.argv[1:]
-
-
-def load_verb(name: str) -> click.Command:
-    """Import the verb's module and make its click command."""
+def load_verb(name: str) -> Any:
+    """Import the verb's module and make its command."""
     target, text = VERBS[name]
     module, attribute = target.split(":")
     found: Any = getattr(importlib.import_module(module), attribute)
     if isinstance(found, typer.Typer):
         found.info.help = text
         return typer.main.get_command(found)
-    single = typer.Typer(add_completion=False)
-    single.command(name, help=text)(found)
+    return _single(name, found, text)
+
+
+def named_only(name: str) -> Any:
+    """A command with a name and a line of help, for the list of verbs."""
+
+    def nothing() -> None: ...
+
+    return _single(name, nothing, VERBS[name][1])
+
+
+def _single(name: str, function: Any, text: str) -> Any:
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command(name, help=text)(function)
     return typer.main.get_command(single)
 
 
@@ -75,28 +83,37 @@ def root(
     """Keep a character on model: measure its dataset, fill what is missing, train, evaluate, compare."""
 
 
+@runtime_checkable
+class _UsageError(Protocol):
+    """What typer raises for a wrong command line; it carries its own exit code and text."""
+
+    exit_code: int
+
+    def show(self) -> None: ...
+
+
 def main() -> None:
     """Entry point: turns errors into one line on standard error and an exit code (see core.errors)."""
-    # Set before any library starts threads or asks a hub: offline is the default answer of a missing model.
+    # Set before any library starts threads.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("YOLO_VERBOSE", "false")
-    command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
     try:
-        cast("Any", command).main(prog_name="onmodel", standalone_mode=False)
-    except click.exceptions.Abort:
-        typer.echo("onmodel: stopped", err=True)
-        sys.exit(130)
-    except click.exceptions.Exit as stop:
+        result = command.main(prog_name="onmodel", standalone_mode=False)
+        sys.exit(result if isinstance(result, int) else 0)
+    except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         typer.echo("onmodel: stopped; what was finished is kept", err=True)
         sys.exit(130)
     except OnModelError as error:
         typer.echo(f"onmodel: {error}", err=True)
         sys.exit(exit_code(error))
+    except Exception as error:
+        if not isinstance(error, _UsageError):
+            raise
+        error.show()
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

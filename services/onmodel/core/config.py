@@ -52,7 +52,7 @@ def validate(model: type[Model], value: dict[str, Any], source: str) -> Model:
 
 
 def _explain(model: type[BaseModel], item: Any) -> str:
-    location = [part for part in item["loc"]]
+    location = list(item["loc"])
     key = ".".join(str(part) for part in location)
     if item["type"] == "extra_forbidden":
         known = known_keys(model, location[:-1])

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def tree_hash(path: Path) -> str:
 
 
 @contextmanager
-def write_aside(path: Path) -> Iterator[Path]:
+def write_aside(path: Path) -> Generator[Path]:
     """Yield a temporary path beside `path`; it replaces `path` when the block ends well, else it is removed.
 
     Raises:
@@ -76,7 +76,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def folder_aside(path: Path) -> Iterator[Path]:
+def folder_aside(path: Path) -> Generator[Path]:
     """Yield a new empty folder beside `path`; it becomes `path` (replacing an old one) when the block ends well."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

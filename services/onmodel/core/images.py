@@ -67,7 +67,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror}); check that it exists and its permissions") from None
+        raise ImageError(f"{path}: cannot be read ({error.strerror}); check the file and its permissions") from None
 
 
 def load(path: Path) -> RGB:

@@ -1,11 +1,18 @@
 """Progress bars: on standard error, so that standard output stays a machine's answer."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TaskID, (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 console = Console(stderr=True)
 
@@ -19,16 +26,16 @@ class Bar(Protocol):
 
 
 class _RichBar:
-    def __init__(self, progress: Progress, task: int) -> None:
+    def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress = progress
         self._task = task
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        self._progress.update(self._task, advance=count, note=note)  # pyright: ignore[reportArgumentType]
+        self._progress.update(self._task, advance=count, note=note)
 
 
 @contextmanager
-def bar(label: str, total: int | None) -> Iterator[Bar]:
+def bar(label: str, total: int | None) -> Generator[Bar]:
     """Show a bar for `total` items while the block runs; plain lines where there is no terminal."""
     columns = (
         TextColumn("{task.description}"),

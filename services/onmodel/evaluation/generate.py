@@ -1,0 +1,291 @@
+"""Test pictures: checkpoint x prompt x variation x LoRA scale, batched over prompts, only what is missing.
+
+A picture depends on its prompt, its seed and the model alone: each has a noise generator of its own, so neither the
+batch it is drawn in nor the pictures that were there before change it (beyond the last bit of a float: matrix kernels
+sum in another order at another batch size). Plain functions of a diffusers pipeline; nothing here knows of Ray.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from onmodel import __version__
+from onmodel.core.errors import ResourceError, UserError
+from onmodel.core.files import file_hash, write_bytes
+from onmodel.evaluation.suite import Prompt, Sampler, TestSuite
+
+TEXT_KEY = "onmodel"
+"""Key of the PNG text chunk that holds a picture's origin as JSON."""
+_SAMPLERS: dict[Sampler, str] = {
+    "ddim": "DDIMScheduler",
+    "dpm": "DPMSolverMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+}
+_PIXELS_AT_ONCE = {"cpu": 32 * 96 * 96, "cuda": 16 * 512 * 512}
+"""Pixels of one batch: on a CPU larger batches gain nothing and wait longer; on a GPU this fits 8 GB for SD 1.5."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrawingModel:
+    """What draws the pictures: a base model and, unless it stands alone, a LoRA at a scale."""
+
+    base: str
+    """`toybox`, a hub id, a diffusers folder or a single file."""
+    base_hash: str
+    lora: Path | None = None
+    lora_hash: str | None = None
+    scale: float = 1.0
+
+    @property
+    def label(self) -> str:
+        """Folder name of its pictures: the checkpoint's stem, with `@scale` where that is not 1."""
+        if self.lora is None:
+            return f"base-{self.base_hash[:8]}"
+        return self.lora.stem if self.scale == 1.0 else f"{self.lora.stem}@{self.scale:.2f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One picture that a suite asks of a model, made or not."""
+
+    path: Path
+    prompt: Prompt
+    variation: int
+    text: str
+    """The prompt as it is given to the model."""
+    noise_seed: int
+    origin: dict[str, Any]
+    """Everything that the picture depends on, as its PNG text keeps it."""
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of `origin`: equal keys mean the same picture."""
+        return hashlib.sha256(json.dumps(self.origin, sort_keys=True).encode()).hexdigest()
+
+
+def fingerprint(base: str) -> str:
+    """64 hex digits for a base model: of its files' names, sizes, beginnings and ends, or of a hub id's name.
+
+    A whole hash of several gigabytes would take longer than many a run; beginnings hold the tensors' names, ends
+    hold weights.
+    """
+    path = _bundled() if base == "toybox" else Path(base)
+    digest = hashlib.sha256()
+    if not path.exists():
+        digest.update(base.encode())
+        return digest.hexdigest()
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name if path.is_file() else file.relative_to(path)}\0{size}\0".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(1 << 20))
+            stream.seek(max(0, size - (1 << 20)))
+            digest.update(stream.read(1 << 20))
+    return digest.hexdigest()
+
+
+def _bundled() -> Path:
+    from onmodel.toybox.models import bundled
+
+    return bundled("diffusion")
+
+
+def drawing_model(base: str, lora: Path | None = None, scale: float = 1.0) -> DrawingModel:
+    """Describe a base model and LoRA with their hashes. Raises UserError for a scale outside 0 to 2."""
+    if not 0.0 <= scale <= 2.0:
+        raise UserError(f"LoRA scale {scale}: must lie between 0 and 2; 1 is the strength it was trained at")
+    return DrawingModel(base, fingerprint(base), lora, file_hash(lora) if lora else None, scale)
+
+
+def plan(suite: TestSuite, prompts: Sequence[Prompt], model: DrawingModel, folder: Path) -> list[Planned]:
+    """Every picture that `suite` asks of `model`, in order, below `folder / model.label`.
+
+    The base model alone is asked without the trigger word, which it does not know.
+    """
+    pictures: list[Planned] = []
+    for prompt in prompts:
+        text = prompt.plain if model.lora is None else prompt.text
+        for variation, seed in enumerate(suite.seeds):
+            number = prompt.index * len(suite.seeds) + variation
+            name = f"img_{number:03d}_p{prompt.index:03d}_v{variation:02d}.png"
+            noise_seed = suite.noise_seed(prompt, variation)
+            origin = {
+                "prompt": text,
+                "negative_prompt": suite.negative_prompt,
+                "seed": seed,
+                "noise_seed": noise_seed,
+                "steps": suite.steps,
+                "guidance_scale": suite.guidance_scale,
+                "sampler": suite.sampler,
+                "width": suite.width,
+                "height": suite.height,
+                "base_hash": model.base_hash,
+                "lora_hash": model.lora_hash,
+                "scale": model.scale,
+            }
+            pictures.append(Planned(folder / model.label / name, prompt, variation, text, noise_seed, origin))
+    return pictures
+
+
+def read_origin(path: Path) -> dict[str, Any] | None:
+    """What a picture's PNG text says of it, or None where it is no picture of ours or is damaged."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            text = image.info.get(TEXT_KEY)
+        value = json.loads(text) if isinstance(text, str) else None
+    except (OSError, SyntaxError, UnidentifiedImageError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def missing(pictures: Iterable[Planned]) -> list[Planned]:
+    """Those that are not on disk with the same origin.
+
+    A picture that has its origin but another name (prompts or seeds were added before it) is renamed, not drawn again.
+    """
+    planned = list(pictures)
+    wrong = [p for p in planned if _key_on_disk(p.path) != p.key]
+    if not wrong:
+        return []
+    stored: dict[str, Path] = {}
+    for folder in {p.path.parent for p in wrong}:
+        stored.update({key: f for f in sorted(folder.glob("img_*.png")) if (key := _key_on_disk(f))})
+    moves = [(stored[p.key], p.path) for p in wrong if p.key in stored]
+    # In two steps through names that no picture has: a move's target may be another move's source.
+    for source, target in moves:
+        source.rename(target.with_suffix(".moving"))
+    for _, target in moves:
+        target.with_suffix(".moving").replace(target)
+    return [p for p in wrong if p.key not in stored]
+
+
+def _key_on_disk(path: Path) -> str | None:
+    found = (read_origin(path) or {}).get("key") if path.is_file() else None
+    return found if isinstance(found, str) else None
+
+
+def generate(
+    pictures: Sequence[Planned],
+    suite: TestSuite,
+    model: DrawingModel,
+    pipeline: Any,
+    *,
+    batch_size: int | None = None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Draw and write `pictures` with a loaded pipeline; `advance` is called with the number just written.
+
+    Args:
+        pipeline: a diffusers text-to-image pipeline (SD, SDXL shaped) with the model's LoRA already on it.
+        batch_size: pictures in one call; None chooses by size and device.
+
+    Raises:
+        ResourceError: not even one picture fits into the device's memory, or the disk is full.
+    """
+    if not pictures:
+        return
+    _prepare(pipeline, suite.sampler)
+    encoded = _encode(pipeline, sorted({p.text for p in pictures}), suite)
+    size = batch_size or _batch_size(pipeline, suite)
+    done = 0
+    while done < len(pictures):
+        batch = pictures[done : done + size]
+        try:
+            images = _draw(pipeline, batch, suite, encoded)
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            if size == 1:
+                raise ResourceError("the device's memory is too small for one picture; lower its size") from None
+            size = max(1, size // 2)
+            continue
+        for picture, image in zip(batch, images, strict=True):
+            write_bytes(picture.path, _png(image, picture, model))
+        done += len(batch)
+        advance(len(batch))
+
+
+def _prepare(pipeline: Any, sampler: Sampler) -> None:
+    pipeline.set_progress_bar_config(disable=True)
+    if sampler in _SAMPLERS and type(pipeline.scheduler).__name__ != _SAMPLERS[sampler]:
+        import diffusers
+
+        pipeline.scheduler = getattr(diffusers, _SAMPLERS[sampler]).from_config(pipeline.scheduler.config)
+
+
+def _encode(pipeline: Any, texts: Sequence[str], suite: TestSuite) -> dict[str, tuple[torch.Tensor | None, ...]]:
+    """Text embeddings of each distinct prompt, once: (prompt, negative[, pooled of both]), each (1, …)."""
+    encoded: dict[str, tuple[torch.Tensor | None, ...]] = {}
+    for text in texts:
+        with torch.inference_mode():
+            encoded[text] = tuple(
+                pipeline.encode_prompt(
+                    prompt=text,
+                    device=pipeline.device,
+                    num_images_per_prompt=1,
+                    do_classifier_free_guidance=suite.guidance_scale > 1.0,
+                    negative_prompt=suite.negative_prompt,
+                )
+            )
+    return encoded
+
+
+_EMBEDS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+
+
+def _draw(
+    pipeline: Any, batch: Sequence[Planned], suite: TestSuite, encoded: dict[str, tuple[torch.Tensor | None, ...]]
+) -> list[Image.Image]:
+    columns = zip(*(encoded[p.text] for p in batch), strict=True)
+    embeds = {
+        name: torch.cat([t for t in column if t is not None])
+        for name, column in zip(_EMBEDS, columns, strict=False)
+        if all(t is not None for t in column)
+    }
+    with torch.inference_mode():
+        result = pipeline(
+            **embeds,
+            generator=[torch.Generator("cpu").manual_seed(p.noise_seed) for p in batch],
+            num_inference_steps=suite.steps,
+            guidance_scale=suite.guidance_scale,
+            width=suite.width,
+            height=suite.height,
+            output_type="pil",
+        )
+    return list(result.images)
+
+
+def _batch_size(pipeline: Any, suite: TestSuite) -> int:
+    side = int(pipeline.unet.config.sample_size) * int(pipeline.vae_scale_factor)
+    pixels = (suite.width or side) * (suite.height or side)
+    return min(64, max(1, _PIXELS_AT_ONCE["cuda" if pipeline.device.type == "cuda" else "cpu"] // pixels))
+
+
+def _png(image: Image.Image, picture: Planned, model: DrawingModel) -> bytes:
+    info = PngImagePlugin.PngInfo()
+    names = {"base": model.base, "lora": model.lora.name if model.lora else None, "onmodel": __version__}
+    info.add_itxt(TEXT_KEY, json.dumps({**picture.origin, **names, "key": picture.key}))
+    # The line that image browsers and model sites already know how to show.
+    info.add_itxt(
+        "parameters",
+        f"{picture.text}\nNegative prompt: {picture.origin['negative_prompt']}\n"
+        f"Steps: {picture.origin['steps']}, Sampler: {picture.origin['sampler']}, "
+        f"CFG scale: {picture.origin['guidance_scale']}, Seed: {picture.noise_seed}, "
+        f"Size: {image.width}x{image.height}, Model: {names['base']}, Lora: {names['lora']} at {model.scale:g}",
+    )
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+def settings(model: DrawingModel) -> dict[str, Any]:
+    """The model as JSON: names and hashes."""
+    return {**asdict(model), "lora": str(model.lora) if model.lora else None}

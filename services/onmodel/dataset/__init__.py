@@ -1,0 +1,1 @@
+"""A folder of captioned pictures: read, analysed, augmented."""

@@ -1,0 +1,1 @@
+"""What is in a picture: characters, faces, shot type and attributes."""

@@ -1,0 +1,136 @@
+"""From raw boxes to characters, shared by the detectors: merging, roles, faces."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from onmodel.core.images import RGB
+from onmodel.core.vocabulary import Box, Detections, Instance
+from onmodel.detection.config import DetectorConfig
+from onmodel.detection.faces import FaceFinder, body_from_face
+
+Boxes = npt.NDArray[np.float32]
+"""float32 (N, 4): x0, y0, x1, y1 in pixels."""
+
+
+def assemble(
+    image: RGB,
+    boxes: Boxes,
+    scores: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    names: Sequence[str],
+    config: DetectorConfig,
+    finder: FaceFinder | None,
+) -> Detections:
+    """Raw boxes (N, 4) with scores and class indices to characters with faces, and occluders, merged."""
+    height, width = image.shape[:2]
+    roles = np.array([config.role(names[label]) for label in labels], dtype=object)
+    large = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) >= config.min_area * width * height if len(boxes) else roles
+    found: dict[str, list[tuple[Box, float, str]]] = {}
+    for role in ("character", "face", "occluder"):
+        chosen = np.flatnonzero((roles == role) & large) if len(boxes) else np.zeros(0, dtype=np.int64)
+        part, part_scores, part_labels = boxes[chosen], scores[chosen], labels[chosen]
+        kept = suppress(part, part_scores, part_labels, iou=config.iou, class_agnostic=config.class_agnostic)
+        part, part_scores, part_labels = part[kept], part_scores[kept], part_labels[kept]
+        if role == "character" and len(part):
+            kept, part_scores = drop_nested(part, part_scores, config.nested)
+            part, part_labels = part[kept], part_labels[kept]
+        found[role] = [
+            (Box(*(float(v) for v in box)), float(score), names[label])
+            for box, score, label in zip(part, part_scores, part_labels, strict=True)
+        ]
+    instances = [Instance(*row) for row in found["character"]]
+    faces = [(box, score) for box, score, _ in found["face"]] + (finder.find(image) if finder else [])
+    instances, left = attach_faces(instances, [box for box, _ in faces])
+    if config.face_makes_instance:
+        confidence = {box.as_tuple(): score for box, score in faces}
+        instances += [body_from_face(face, confidence[face.as_tuple()], width, height) for face in left]
+    instances.sort(key=lambda i: -i.confidence)
+    return Detections(width, height, tuple(instances), tuple(box for box, _, _ in found["occluder"]))
+
+
+def suppress(
+    boxes: Boxes, scores: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], *, iou: float, class_agnostic: bool
+) -> npt.NDArray[np.int64]:
+    """Indices kept by non-maximum suppression, by falling score.
+
+    Args:
+        boxes: (N, 4) corners in pixels.
+        scores: (N,) confidences.
+        labels: (N,) class indices, looked at only where `class_agnostic` is False.
+        iou: boxes of higher overlap are one.
+    """
+    if not len(boxes):
+        return np.zeros(0, dtype=np.int64)
+    sized = boxes.astype(np.float64)
+    sized[:, 2:] -= sized[:, :2]
+    if class_agnostic:
+        kept = cv2.dnn.NMSBoxes(sized.tolist(), scores.tolist(), 0.0, iou)
+    else:
+        kept = cv2.dnn.NMSBoxesBatched(sized.tolist(), scores.tolist(), labels.tolist(), 0.0, iou)
+    indices = np.asarray(kept, dtype=np.int64).reshape(-1)
+    return indices[np.argsort(-scores[indices], kind="stable")]
+
+
+def drop_nested(
+    boxes: Boxes, scores: npt.NDArray[np.float32], nested: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Indices of the boxes that are not mostly inside a bigger one, and the scores these keep.
+
+    A detector often finds a head or belly beside the whole body. The bigger box stays, with the best score of
+    what was inside it. `nested` is the inside share from which a box goes; 1 keeps all.
+    """
+    order = np.argsort(-_areas(boxes), kind="stable")
+    kept: list[int] = []
+    best = scores.copy()
+    for index in order:
+        inside = _shared(boxes[index], boxes[kept]) / max(float(_areas(boxes[index : index + 1])[0]), 1e-6)
+        if nested < 1 and len(kept) and float(inside.max()) >= nested:
+            parent = kept[int(inside.argmax())]
+            best[parent] = max(best[parent], scores[index])
+        else:
+            kept.append(int(index))
+    chosen = np.asarray(sorted(kept, key=lambda i: -best[i]), dtype=np.int64)
+    return chosen, best[chosen]
+
+
+def _areas(boxes: Boxes) -> npt.NDArray[np.float32]:
+    return np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
+
+
+def _shared(box: npt.NDArray[np.float32], others: Boxes) -> npt.NDArray[np.float32]:
+    low = np.maximum(box[:2], others[:, :2])
+    high = np.minimum(box[2:], others[:, 2:])
+    return np.prod(np.maximum(high - low, 0), axis=1)
+
+
+def attach_faces(instances: Sequence[Instance], faces: Sequence[Box]) -> tuple[list[Instance], list[Box]]:
+    """Give each face to the instance whose box contains it best, and return the faces that no box contains.
+
+    A face goes to the box that holds most of it; among boxes that hold it equally, to the one whose top middle,
+    where heads are, is nearest. An instance keeps its largest face.
+    """
+    given = list(instances)
+    left: list[Box] = []
+    for face in sorted(faces, key=lambda f: -f.area):
+        held = [(min(1.0, i.box.intersection(face) / max(face.area, 1e-6)), n) for n, i in enumerate(given)]
+        held = [(round(share, 1), n) for share, n in held if share >= 0.5]
+        if not held:
+            left.append(face)
+            continue
+        _, index = max(
+            held, key=lambda pair: (pair[0], given[pair[1]].face is None, -_from_head(given[pair[1]].box, face))
+        )
+        if given[index].face is None:
+            given[index] = replace(given[index], face=face)
+    return given, left
+
+
+def _from_head(box: Box, face: Box) -> float:
+    """Distance of a face from a box's top middle, in units of the box's size."""
+    x = (face.center[0] - box.center[0]) / max(box.width, 1e-6)
+    y = (face.center[1] - box.y0) / max(box.height, 1e-6)
+    return abs(x) + abs(y)

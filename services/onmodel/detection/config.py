@@ -1,0 +1,165 @@
+"""Settings of detection: which model, what its classes mean, and where the line between two shot types runs."""
+
+import hashlib
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from onmodel.core.config import Config
+from onmodel.core.errors import NotFoundError
+
+# COCO's things that are never a character, whatever a film's style. Animals and toys stay: YOLOX calls an
+# animated rabbit bird, cow, sheep, giraffe, dog, bear, elephant or teddy bear.
+FURNITURE = (
+    "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light", "fire hydrant",
+    "stop sign", "parking meter", "bench", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis",
+    "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket",
+    "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange",
+    "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed",
+    "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven",
+    "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "hair drier", "toothbrush",
+)  # fmt: skip
+
+
+class ShotConfig(Config):
+    """Thresholds of the shot-type and attribute decision. Lengths are shares, so no picture size enters.
+
+    `configs/shots.toml` shows these defaults; a test keeps the two equal.
+    """
+
+    far_height: float = Field(0.36, gt=0, lt=1)
+    """A whole character below this share of the picture's height is far: about a third, the usual "wide shot"."""
+    edge_margin: float = Field(0.02, ge=0, lt=0.2)
+    """A box this near to an edge (share of that side) is cut by it: detectors stop a little short of the edge."""
+    close_up_heads: float = Field(1.75, gt=1)
+    """Head and shoulders are less than this many head heights: chin to armpit is about three quarters of a head."""
+    medium_heads: float = Field(3.1, gt=1)
+    """Cut below this many head heights, only the feet are missing and the picture still shows the whole body."""
+    face_to_head: float = Field(1.0, gt=0)
+    """Head height over face-box height: 1 where the detector's box is the whole head, about 1.5 for YuNet's."""
+    close_up_face: float = Field(0.33, gt=0)
+    """A face this share of the picture's height is a close-up even where the box's lower edge is unreliable."""
+    cut_close_up_aspect: float = Field(1.0, gt=0)
+    """Without a face: a character cut below whose box is wider than this (width over height) shows shoulders, not
+    hips, since shoulders are wider than the head and neck above them are high."""
+    cut_close_up_area: float = Field(0.62, gt=0, le=1)
+    """Without a face: a character cut below that fills this share of the picture is close to the camera."""
+    headless_is_unclassified: bool = True
+    """A character cut above whose head is not seen is not decidable."""
+    main_center_weight: float = Field(0.3, ge=0, le=1)
+    """How much nearness to the middle counts beside area when the main character is chosen."""
+    main_face_weight: float = Field(0.3, ge=0)
+    """How much a visible face adds to a character's prominence: who faces the camera is the subject."""
+    other_height: float = Field(0.25, ge=0)
+    """Another character counts from this share of the main one's height: smaller is decoration or a false box."""
+    other_confidence: float = Field(0.35, ge=0, le=1)
+    """Another character counts from this confidence; second boxes of one body score low."""
+    other_outside: float = Field(0.5, ge=0, le=1)
+    """Another character counts when this share of its box lies outside the main one's."""
+    occluder_share: float = Field(0.04, ge=0, le=1)
+    """An object in front counts from this share of the main character's box."""
+    occluding_character_share: float = Field(0.12, ge=0, le=1)
+    """Another character hides the main one when it covers this share of its box and stands nearer (lower feet)."""
+    edge_strength: float = Field(24.0, gt=0)
+    """A step between neighbouring pixels (0 to 255, at 96 px) that counts as an edge; softer ones are shading."""
+    complex_edges: float = Field(0.16, ge=0, le=1)
+    """A background with this share of edge pixels has much in it."""
+    complex_entropy: float = Field(0.55, ge=0, le=1)
+    """A background whose colours are spread this evenly (entropy over its maximum) has many things in it."""
+    complex_score: float = Field(1.0, gt=0)
+    """Busy from this mean of edges/complex_edges and entropy/complex_entropy on: one may make up for the other."""
+    background_min_area: float = Field(0.03, ge=0, le=1)
+    """Less visible background than this share of the picture is no background."""
+    keypoint_confidence: float = Field(0.4, ge=0, le=1)
+    """A keypoint below this confidence is not seen."""
+
+
+class DetectorConfig(Config):
+    """Which detector runs, on what, and what its class names mean."""
+
+    kind: Literal["yolox", "ultralytics"] = "ultralytics"
+    weights: str = "toybox"
+    """"toybox" (bundled), a known name such as "yolox_nano", or a path."""
+    face_weights: str | None = None
+    """"yunet", a path to a `cv2.FaceDetectorYN` model, or none: then faces come from `face_classes` alone."""
+    input_size: int = Field(416, ge=32)
+    """Longer side in pixels that pictures are scaled to; a fixed-size export overrides it."""
+    batch_size: int = Field(8, ge=1)
+    confidence: float = Field(0.25, ge=0, le=1)
+    iou: float = Field(0.5, ge=0, le=1)
+    """Boxes that overlap more are one."""
+    nested: float = Field(0.8, ge=0, le=1)
+    """A box this much inside a bigger one is part of the same body; 1 keeps all."""
+    class_agnostic: bool = True
+    """Merge over classes too: one animated animal is often found as two or three kinds."""
+    classes: tuple[str, ...] | None = None
+    """Class names in the model's order, where the weights do not carry them (COCO's 80 for YOLOX)."""
+    character_classes: tuple[str, ...] | None = None
+    """Classes that are characters; None = all but the excluded, face and occluder classes."""
+    excluded_classes: tuple[str, ...] = ()
+    """Classes that can never be a character."""
+    face_classes: tuple[str, ...] = ()
+    occluder_classes: tuple[str, ...] = ()
+    face_confidence: float = Field(0.6, ge=0, le=1)
+    face_makes_instance: bool = False
+    """A face inside no character becomes a character of its own, its body guessed from the face."""
+    min_area: float = Field(0.0005, ge=0, le=1)
+    """Smaller boxes (share of the picture) are dropped."""
+    device: str = "auto"
+    threads: int = Field(0, ge=0)
+    """CPU threads of one detector; 0 leaves the choice to the runtime."""
+    shots: ShotConfig = ShotConfig()
+
+    @classmethod
+    def preset(cls, name: str) -> Self:
+        """A named whole setting: "toybox" (bundled weights) or "film" (YOLOX-nano and YuNet). Raises NotFoundError."""
+        if name not in _PRESETS:
+            raise NotFoundError(f"no detector preset is called `{name}`; there are: {', '.join(_PRESETS)}")
+        return cls.model_validate(_PRESETS[name])
+
+    @model_validator(mode="after")
+    def _check_roles(self) -> Self:
+        roles = [*(self.character_classes or ()), *self.excluded_classes, *self.face_classes, *self.occluder_classes]
+        twice = sorted({name for name in roles if roles.count(name) > 1})
+        if twice:
+            raise ValueError(f"class {twice[0]!r} has two roles; keep one")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of everything that can change an answer: what runs it (device, threads, batch size) does not."""
+        text = self.model_dump_json(exclude={"device", "threads", "batch_size"})
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def role(self, label: str) -> Literal["character", "face", "occluder", "none"]:
+        """What a class name stands for."""
+        if label in self.face_classes:
+            return "face"
+        if label in self.occluder_classes:
+            return "occluder"
+        if label in self.excluded_classes:
+            return "none"
+        return "character" if self.character_classes is None or label in self.character_classes else "none"
+
+
+# Values differ from the defaults only where the two worlds do: see each threshold's reason above.
+_PRESETS: dict[str, dict[str, object]] = {
+    "toybox": {
+        "kind": "ultralytics",
+        "weights": "toybox",
+        "input_size": 96,
+        "character_classes": ("character",),
+        "face_classes": ("face",),
+        "occluder_classes": ("object",),
+    },
+    "film": {
+        "kind": "yolox",
+        "weights": "yolox_nano",
+        "face_weights": "yunet",
+        "confidence": 0.2,
+        "iou": 0.4,
+        "nested": 0.7,
+        "excluded_classes": FURNITURE,
+        "shots": {"face_to_head": 1.6},
+    },
+}

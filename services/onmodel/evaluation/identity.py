@@ -1,0 +1,175 @@
+"""Is it our character? Similarity to reference pictures, put on a scale where strangers are 0 and genuine pairs are 1.
+
+Raw CLIP cosines of any two pictures of a kind are high and depend on framing, so a bare number says nothing. Here
+"0" is what other pictures of the same framing score (by default what the base model draws for the same prompts) and
+"1" what a reference picture scores against the other references of its framing.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onmodel.core.errors import ImageError, UserError
+from onmodel.core.images import RGB, encode_png
+from onmodel.core.vocabulary import Box
+from onmodel.evaluation.observe import Embedding, Looking, Seen, grey_boxes
+from onmodel.scoring.metrics import calibrate, cosines
+
+RECOGNISED = 0.5
+"""Calibrated identity from which a character counts as ours: the middle between strangers and genuine pairs."""
+ENOUGH = 4
+"""References and strangers of one framing from which it gets a scale of its own."""
+NEAREST_SHARE = 4
+"""A picture is compared with its nearest quarter of the references: a profile is not blamed for not being frontal."""
+SMALLEST_GAP = 1e-3
+"""Cosines of strangers and genuine pairs nearer than this cannot be told apart."""
+MOST_MASKED = 12
+"""References and strangers that are masked and embedded again for each partly hidden picture."""
+
+Rows = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Where strangers and genuine pictures lie, as raw cosines, and how well they can be told apart."""
+
+    impostor: float
+    genuine: float
+    separation: float
+    """Chance that a genuine picture scores above a stranger's (area under the ROC curve), 0.5 is a coin."""
+    references: int
+    impostors: int
+
+
+def near(embedding: Rows, references: Rows) -> float:
+    """Mean cosine (D,) to the nearest quarter of `references` (n, D)."""
+    similar = np.sort(cosines(embedding[None], references)[0])
+    return float(similar[-max(1, math.ceil(similar.size / NEAREST_SHARE)) :].mean())
+
+
+def scale_of(references: Rows, strangers: Rows) -> Scale | None:
+    """The scale of references (n, D) and strangers (m, D); None with fewer than two references or no stranger."""
+    if len(references) < 2 or len(strangers) < 1:
+        return None
+    genuine = np.array([near(r, np.delete(references, n, axis=0)) for n, r in enumerate(references)])
+    impostor = np.array([near(s, references) for s in strangers])
+    wins = (genuine[:, None] > impostor[None]).mean() + 0.5 * (genuine[:, None] == impostor[None]).mean()
+    return Scale(float(impostor.mean()), float(genuine.mean()), float(wins), len(references), len(strangers))
+
+
+def place(raw: float, scale: Scale | None) -> float:
+    """`raw` on the scale; NaN where there is no scale or it is too short to mean anything.
+
+    Not cut off at 0 and 1, which would bias means; cut off at -1 and 2, so that one odd picture does not rule them.
+    """
+    if scale is None or scale.genuine - scale.impostor < SMALLEST_GAP:
+        return math.nan
+    placed = calibrate(np.array([raw]), impostor=scale.impostor, genuine=scale.genuine)[0]
+    return float(np.clip(placed, -1.0, 2.0))
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Reference pictures of the character and pictures of strangers, as seen."""
+
+    references: tuple[Seen, ...]
+    strangers: tuple[Seen, ...]
+
+    def framing(self, framing: str) -> tuple[list[Seen], list[Seen]]:
+        """References and strangers of that framing; of every framing where there are not enough of one."""
+        own = [s for s in self.references if s.framing == framing]
+        other = [s for s in self.strangers if s.framing == framing]
+        return (
+            own if len(own) >= ENOUGH else list(self.references),
+            other if len(other) >= ENOUGH and len(own) >= ENOUGH else list(self.strangers),
+        )
+
+
+def gallery(references: Sequence[Seen | ImageError], strangers: Sequence[Seen | ImageError]) -> Gallery:
+    """Keep what can be compared: pictures with a character, references preferably with it alone.
+
+    Raises:
+        UserError: fewer than two references or no stranger with a character in it.
+    """
+    own = [s for s in references if isinstance(s, Seen) and s.crops]
+    alone = [s for s in own if s.characters == 1]
+    own = alone if len(alone) >= ENOUGH else own
+    other = [s for s in strangers if isinstance(s, Seen) and s.crops]
+    if len(own) < 2:
+        raise UserError(
+            f"{len(own)} reference pictures with a character found; give --references a folder with more of them"
+        )
+    if not other:
+        raise UserError("no picture of another character to compare with; give --impostors a folder of some")
+    return Gallery(tuple(own), tuple(other))
+
+
+class Identity:
+    """Calibrated identity of characters against one gallery."""
+
+    def __init__(self, known: Gallery) -> None:
+        self.gallery = known
+        self._scales: dict[tuple[str, str], tuple[Rows, Scale | None]] = {}
+
+    def _scale(self, framing: str, kind: str, pick: Callable[[Seen], Embedding | None]) -> tuple[Rows, Scale | None]:
+        if (framing, kind) not in self._scales:
+            own, other = self.gallery.framing(framing)
+            rows = _stack([pick(s) for s in own])
+            self._scales[framing, kind] = (rows, scale_of(rows, _stack([pick(s) for s in other])))
+        return self._scales[framing, kind]
+
+    @property
+    def scale(self) -> Scale | None:
+        """The scale over every framing together, for the record."""
+        return scale_of(
+            _stack([s.crops[0] for s in self.gallery.references]), _stack([s.crops[0] for s in self.gallery.strangers])
+        )
+
+    def characters(self, seen: Seen) -> list[float]:
+        """Identity of each character in a picture, the main one first; empty where none was found."""
+        rows, scale = self._scale(seen.framing, "crop", lambda s: s.crops[0])
+        return [place(near(crop, rows), scale) for crop in seen.crops]
+
+    def centre(self, seen: Seen) -> float:
+        """Identity of the main character with its surroundings greyed out, against references treated alike."""
+        rows, scale = self._scale(seen.framing, "centre", lambda s: s.centre)
+        return math.nan if seen.centre is None else place(near(seen.centre, rows), scale)
+
+    def visible(self, seen: Sequence[Seen], services: Looking) -> list[float]:
+        """Identity of the part of each main character that nothing hides, against references hidden alike."""
+        batch: list[bytes] = []
+        spans: list[tuple[int, int]] = []
+        for picture in seen:
+            own, other = self.gallery.framing(picture.framing) if picture.hidden else ([], [])
+            own, other = own[:MOST_MASKED], other[:MOST_MASKED]
+            batch += [_hide(s.crop, picture.hidden) for s in (*own, *other) if s.crop is not None]
+            spans.append((len(own), len(other)))
+        embedded = services.scoring.embed_images(batch) if batch else []
+        values: list[float] = []
+        start = 0
+        for picture, (own, other) in zip(seen, spans, strict=True):
+            part = embedded[start : start + own + other]
+            start += own + other
+            if not picture.hidden:
+                values.append(next(iter(self.characters(picture)), math.nan))
+                continue
+            rows, strangers = _good(part[:own]), _good(part[own:])
+            shown = picture.visible
+            values.append(math.nan if shown is None else place(near(shown, rows), scale_of(rows, strangers)))
+        return values
+
+
+def _hide(crop: RGB, hidden: Sequence[Box]) -> bytes:
+    return encode_png(grey_boxes(crop, hidden))
+
+
+def _good(items: Sequence[Embedding | ImageError]) -> Rows:
+    return _stack([i for i in items if not isinstance(i, ImageError)])
+
+
+def _stack(rows: Sequence[Embedding | None]) -> Rows:
+    good = [r for r in rows if r is not None]
+    return np.stack(good) if good else np.zeros((0, 1), dtype=np.float32)

@@ -27,7 +27,7 @@ def assemble(
 ) -> Detections:
     """Raw boxes (N, 4) with scores and class indices to characters with faces, and occluders, merged."""
     height, width = image.shape[:2]
-    roles = np.array([config.role(names[label]) for label in labels], dtype=object)
+    roles = np.array([config.role(names[int(label)]) for label in labels], dtype=object)
     large = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) >= config.min_area * width * height if len(boxes) else roles
     found: dict[str, list[tuple[Box, float, str]]] = {}
     for role in ("character", "face", "occluder"):
@@ -39,7 +39,7 @@ def assemble(
             kept, part_scores = drop_nested(part, part_scores, config.nested)
             part, part_labels = part[kept], part_labels[kept]
         found[role] = [
-            (Box(*(float(v) for v in box)), float(score), names[label])
+            (Box(*(float(v) for v in box)), float(score), names[int(label)])
             for box, score, label in zip(part, part_scores, part_labels, strict=True)
         ]
     instances = [Instance(*row) for row in found["character"]]
@@ -76,24 +76,35 @@ def suppress(
 
 
 def drop_nested(
-    boxes: Boxes, scores: npt.NDArray[np.float32], nested: float
+    boxes: Boxes, scores: npt.NDArray[np.float32], nested: float, doubt: float = 0.5
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Indices of the boxes that are not mostly inside a bigger one, and the scores these keep.
+    """Indices of the boxes left when boxes mostly inside a bigger one are merged, and the scores these keep.
 
-    A detector often finds a head or belly beside the whole body. The bigger box stays, with the best score of
-    what was inside it. `nested` is the inside share from which a box goes; 1 keeps all.
+    A detector often finds a head or belly beside the whole body: the bigger box stays, with the best score of
+    what was inside it. But a big box far less sure than the one inside it took scenery for a body: it goes.
+
+    Args:
+        boxes: (N, 4) corners in pixels.
+        scores: (N,) confidences.
+        nested: the inside share from which two boxes are one body; 1 keeps all.
+        doubt: a bigger box below this share of the inner one's score goes.
     """
-    order = np.argsort(-_areas(boxes), kind="stable")
-    kept: list[int] = []
+    areas = _areas(boxes)
+    alive = np.ones(len(boxes), dtype=np.bool_)
     best = scores.copy()
-    for index in order:
-        inside = _shared(boxes[index], boxes[kept]) / max(float(_areas(boxes[index : index + 1])[0]), 1e-6)
-        if nested < 1 and len(kept) and float(inside.max()) >= nested:
-            parent = kept[int(inside.argmax())]
-            best[parent] = max(best[parent], scores[index])
-        else:
-            kept.append(int(index))
-    chosen = np.asarray(sorted(kept, key=lambda i: -best[i]), dtype=np.int64)
+    if nested < 1:
+        for inner in np.argsort(areas, kind="stable"):
+            shared = _shared(boxes[inner], boxes) / max(float(areas[inner]), 1e-6)
+            outer = np.flatnonzero((shared >= nested) & alive & (areas > areas[inner]))
+            doubtful = outer[best[outer] < doubt * best[inner]]
+            alive[doubtful] = False
+            sure = outer[best[outer] >= doubt * best[inner]]
+            if len(sure):
+                alive[inner] = False
+                parent = sure[best[sure].argmax()]
+                best[parent] = max(best[parent], best[inner])
+    chosen = np.flatnonzero(alive)
+    chosen = chosen[np.argsort(-best[chosen], kind="stable")]
     return chosen, best[chosen]
 
 
@@ -117,7 +128,8 @@ def attach_faces(instances: Sequence[Instance], faces: Sequence[Box]) -> tuple[l
     left: list[Box] = []
     for face in sorted(faces, key=lambda f: -f.area):
         held = [(min(1.0, i.box.intersection(face) / max(face.area, 1e-6)), n) for n, i in enumerate(given)]
-        held = [(round(share, 1), n) for share, n in held if share >= 0.5]
+        # A "face" in the lower part of a body is a false one: a belly, a knee, something held.
+        held = [(round(share, 1), n) for share, n in held if share >= 0.5 and _depth(given[n].box, face) <= 0.65]
         if not held:
             left.append(face)
             continue
@@ -134,3 +146,8 @@ def _from_head(box: Box, face: Box) -> float:
     x = (face.center[0] - box.center[0]) / max(box.width, 1e-6)
     y = (face.center[1] - box.y0) / max(box.height, 1e-6)
     return abs(x) + abs(y)
+
+
+def _depth(box: Box, face: Box) -> float:
+    """How far down a box the middle of a face is, 0 (its top) to 1."""
+    return (face.center[1] - box.y0) / max(box.height, 1e-6)

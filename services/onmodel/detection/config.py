@@ -27,50 +27,52 @@ class ShotConfig(Config):
     `configs/shots.toml` shows these defaults; a test keeps the two equal.
     """
 
-    far_height: float = Field(0.36, gt=0, lt=1)
+    far_height: float = Field(default=0.36, gt=0, lt=1)
     """A whole character below this share of the picture's height is far: about a third, the usual "wide shot"."""
-    edge_margin: float = Field(0.02, ge=0, lt=0.2)
+    edge_margin: float = Field(default=0.02, ge=0, lt=0.2)
     """A box this near to an edge (share of that side) is cut by it: detectors stop a little short of the edge."""
-    close_up_heads: float = Field(1.75, gt=1)
+    top_margin: float = Field(default=0.008, ge=0, lt=0.2)
+    """The same for the upper edge: films leave heads and hats just below it, so only touching it is a cut."""
+    close_up_heads: float = Field(default=1.75, gt=1)
     """Head and shoulders are less than this many head heights: chin to armpit is about three quarters of a head."""
-    medium_heads: float = Field(3.1, gt=1)
+    medium_heads: float = Field(default=3.1, gt=1)
     """Cut below this many head heights, only the feet are missing and the picture still shows the whole body."""
-    face_to_head: float = Field(1.0, gt=0)
+    face_to_head: float = Field(default=1.0, gt=0)
     """Head height over face-box height: 1 where the detector's box is the whole head, about 1.5 for YuNet's."""
-    close_up_face: float = Field(0.33, gt=0)
+    close_up_face: float = Field(default=0.33, gt=0)
     """A face this share of the picture's height is a close-up even where the box's lower edge is unreliable."""
-    cut_close_up_aspect: float = Field(1.0, gt=0)
+    cut_close_up_aspect: float = Field(default=1.0, gt=0)
     """Without a face: a character cut below whose box is wider than this (width over height) shows shoulders, not
     hips, since shoulders are wider than the head and neck above them are high."""
-    cut_close_up_area: float = Field(0.62, gt=0, le=1)
+    cut_close_up_area: float = Field(default=0.62, gt=0, le=1)
     """Without a face: a character cut below that fills this share of the picture is close to the camera."""
     headless_is_unclassified: bool = True
     """A character cut above whose head is not seen is not decidable."""
-    main_center_weight: float = Field(0.3, ge=0, le=1)
+    main_center_weight: float = Field(default=0.3, ge=0, le=1)
     """How much nearness to the middle counts beside area when the main character is chosen."""
-    main_face_weight: float = Field(0.3, ge=0)
+    main_face_weight: float = Field(default=0.3, ge=0)
     """How much a visible face adds to a character's prominence: who faces the camera is the subject."""
-    other_height: float = Field(0.25, ge=0)
+    other_height: float = Field(default=0.25, ge=0)
     """Another character counts from this share of the main one's height: smaller is decoration or a false box."""
-    other_confidence: float = Field(0.35, ge=0, le=1)
+    other_confidence: float = Field(default=0.35, ge=0, le=1)
     """Another character counts from this confidence; second boxes of one body score low."""
-    other_outside: float = Field(0.5, ge=0, le=1)
+    other_outside: float = Field(default=0.5, ge=0, le=1)
     """Another character counts when this share of its box lies outside the main one's."""
-    occluder_share: float = Field(0.04, ge=0, le=1)
+    occluder_share: float = Field(default=0.04, ge=0, le=1)
     """An object in front counts from this share of the main character's box."""
-    occluding_character_share: float = Field(0.12, ge=0, le=1)
+    occluding_character_share: float = Field(default=0.12, ge=0, le=1)
     """Another character hides the main one when it covers this share of its box and stands nearer (lower feet)."""
-    edge_strength: float = Field(24.0, gt=0)
+    edge_strength: float = Field(default=24.0, gt=0)
     """A step between neighbouring pixels (0 to 255, at 96 px) that counts as an edge; softer ones are shading."""
-    complex_edges: float = Field(0.16, ge=0, le=1)
+    complex_edges: float = Field(default=0.16, ge=0, le=1)
     """A background with this share of edge pixels has much in it."""
-    complex_entropy: float = Field(0.55, ge=0, le=1)
+    complex_entropy: float = Field(default=0.55, ge=0, le=1)
     """A background whose colours are spread this evenly (entropy over its maximum) has many things in it."""
-    complex_score: float = Field(1.0, gt=0)
+    complex_score: float = Field(default=1.0, gt=0)
     """Busy from this mean of edges/complex_edges and entropy/complex_entropy on: one may make up for the other."""
-    background_min_area: float = Field(0.03, ge=0, le=1)
+    background_min_area: float = Field(default=0.03, ge=0, le=1)
     """Less visible background than this share of the picture is no background."""
-    keypoint_confidence: float = Field(0.4, ge=0, le=1)
+    keypoint_confidence: float = Field(default=0.4, ge=0, le=1)
     """A keypoint below this confidence is not seen."""
 
 
@@ -82,13 +84,13 @@ class DetectorConfig(Config):
     """"toybox" (bundled), a known name such as "yolox_nano", or a path."""
     face_weights: str | None = None
     """"yunet", a path to a `cv2.FaceDetectorYN` model, or none: then faces come from `face_classes` alone."""
-    input_size: int = Field(416, ge=32)
+    input_size: int = Field(default=416, ge=32)
     """Longer side in pixels that pictures are scaled to; a fixed-size export overrides it."""
-    batch_size: int = Field(8, ge=1)
-    confidence: float = Field(0.25, ge=0, le=1)
-    iou: float = Field(0.5, ge=0, le=1)
+    batch_size: int = Field(default=8, ge=1)
+    confidence: float = Field(default=0.25, ge=0, le=1)
+    iou: float = Field(default=0.5, ge=0, le=1)
     """Boxes that overlap more are one."""
-    nested: float = Field(0.8, ge=0, le=1)
+    nested: float = Field(default=0.8, ge=0, le=1)
     """A box this much inside a bigger one is part of the same body; 1 keeps all."""
     class_agnostic: bool = True
     """Merge over classes too: one animated animal is often found as two or three kinds."""
@@ -100,13 +102,13 @@ class DetectorConfig(Config):
     """Classes that can never be a character."""
     face_classes: tuple[str, ...] = ()
     occluder_classes: tuple[str, ...] = ()
-    face_confidence: float = Field(0.6, ge=0, le=1)
+    face_confidence: float = Field(default=0.6, ge=0, le=1)
     face_makes_instance: bool = False
     """A face inside no character becomes a character of its own, its body guessed from the face."""
-    min_area: float = Field(0.0005, ge=0, le=1)
+    min_area: float = Field(default=0.0005, ge=0, le=1)
     """Smaller boxes (share of the picture) are dropped."""
     device: str = "auto"
-    threads: int = Field(0, ge=0)
+    threads: int = Field(default=0, ge=0)
     """CPU threads of one detector; 0 leaves the choice to the runtime."""
     shots: ShotConfig = ShotConfig()
 

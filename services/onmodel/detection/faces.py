@@ -19,6 +19,8 @@ class FaceFinder:
     def __init__(self, weights: str, confidence: float) -> None:
         """Raises NotFoundError or UserError where `weights` cannot be had or is no such model."""
         self.path: Path = find_weights(weights)
+        # OpenCV writes a warning about its own engine choice to standard error with each model.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
         try:
             self._net = cv2.FaceDetectorYN.create(str(self.path), "", (320, 320), confidence, 0.3, 50)
         except cv2.error:

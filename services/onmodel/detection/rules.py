@@ -54,11 +54,11 @@ def main_character(detections: Detections, shots: ShotConfig) -> int | None:
     return max(range(len(detections.instances)), key=lambda index: prominence(detections.instances[index]))
 
 
-def cut_edges(box: Box, width: float, height: float, margin: float) -> frozenset[str]:
+def cut_edges(box: Box, width: float, height: float, margin: float, top_margin: float) -> frozenset[str]:
     """Which edges of a picture cut a box: any of "left", "top", "right", "bottom"."""
     near = {
         "left": box.x0 <= margin * width,
-        "top": box.y0 <= margin * height,
+        "top": box.y0 <= top_margin * height,
         "right": box.x1 >= width - margin * width,
         "bottom": box.y1 >= height - margin * height,
     }
@@ -68,7 +68,7 @@ def cut_edges(box: Box, width: float, height: float, margin: float) -> frozenset
 def shot_type(detections: Detections, main: Instance, shots: ShotConfig) -> tuple[ShotType, str]:
     """How the main character is framed, and why in one clause."""
     width, height = detections.width, detections.height
-    cut = cut_edges(main.box, width, height, shots.edge_margin)
+    cut = cut_edges(main.box, width, height, shots.edge_margin, shots.top_margin)
     share = main.box.height / height
     from_points = _from_keypoints(main, width, height, shots)
     if from_points is not None:
@@ -81,11 +81,11 @@ def shot_type(detections: Detections, main: Instance, shots: ShotConfig) -> tupl
         heads = main.box.height / (main.face.height * shots.face_to_head)
         if main.face.height / height >= shots.close_up_face:
             return ShotType.CLOSE_UP, f"the face fills {main.face.height / height:.0%} of the picture's height"
-        if heads < shots.close_up_heads:
-            return ShotType.CLOSE_UP, f"{heads:.1f} head heights seen"
     if "bottom" not in cut:
         return _uncut_below(main, cut, share, shots)
     if heads is not None:
+        if heads < shots.close_up_heads:
+            return ShotType.CLOSE_UP, f"cut below after {heads:.1f} head heights"
         if heads < shots.medium_heads:
             return ShotType.MEDIUM, f"cut below after {heads:.1f} head heights"
         return ShotType.FULL_BODY, f"{heads:.1f} head heights seen, only the feet cut"
@@ -182,7 +182,7 @@ def background_facts(image: RGB, boxes: Sequence[Box], shots: ShotConfig) -> tup
     edge[:, :-1] |= hit_x
     edge[1:] |= hit_y
     edge[:-1] |= hit_y
-    bins = (small[outside] >> 5).astype(np.int64) @ np.array([64, 8, 1])
+    bins = (wide[outside] // 32).astype(np.int64) @ np.array([64, 8, 1])
     counts = np.bincount(bins, minlength=512)
     shares = counts[counts > 0] / counts.sum()
     entropy = float(-(shares * np.log2(shares)).sum()) / 9.0

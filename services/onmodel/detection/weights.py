@@ -7,11 +7,14 @@ fetched files go there too.
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pooch
+import requests
 
 from onmodel.core.errors import NotFoundError, ResourceError, UserError
 from onmodel.core.files import file_hash
+from onmodel.core.progress import bar
 
 ENVIRONMENT = "ONMODEL_WEIGHTS"
 
@@ -111,15 +114,12 @@ class _Download:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def __call__(self, url: str, output_file: str, pooch_: pooch.Pooch) -> None:
-        import requests
-
-        from onmodel.core.progress import bar
-
-        with requests.get(url, stream=True, timeout=(5, 60)) as response:
+    def __call__(self, fname: str, action: Any, pooch: Any, *, check_only: bool | None = None) -> None:
+        """Called by pooch as (address, file to write, its own object)."""
+        with requests.get(fname, stream=True, timeout=(5, 60)) as response:
             response.raise_for_status()
             total = int(response.headers.get("content-length", 0)) or None
-            with bar(f"fetching {self._name}", total) as shown, Path(output_file).open("wb") as stream:
+            with bar(f"fetching {self._name}", total) as shown, Path(action).open("wb") as stream:
                 for piece in response.iter_content(1 << 16):
                     stream.write(piece)
                     shown.advance(len(piece))

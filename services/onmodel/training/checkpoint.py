@@ -1,0 +1,62 @@
+"""The full state of a run, for resuming it exactly: written whole or not at all."""
+
+import json
+import pickle
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onmodel.core.errors import NotFoundError, UserError
+from onmodel.core.files import folder_aside
+
+FOLDER = "state"
+TENSORS = "state.pt"
+FACTS = "state.json"
+
+
+@dataclass(frozen=True)
+class StateFacts:
+    """What a state belongs to, readable without loading it."""
+
+    step: int
+    total_steps: int
+    identity: str
+    """`TrainConfig.identity` of the run."""
+    dataset_hash: str
+    world_size: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run took its last step."""
+        return self.step >= self.total_steps
+
+
+def save_state(folder: Path, facts: StateFacts, state: dict[str, Any]) -> None:
+    """Write `folder`, replacing an older one. Raises ResourceError when the disk is full."""
+    with folder_aside(folder) as aside:
+        torch.save(state, aside / TENSORS)
+        (aside / FACTS).write_text(json.dumps(asdict(facts), indent=1), encoding="utf-8")
+
+
+def read_facts(folder: Path) -> StateFacts | None:
+    """Facts of the state in `folder`, or None when there is none. Raises UserError for a damaged one."""
+    file = folder / FACTS
+    if not file.is_file():
+        return None
+    try:
+        return StateFacts(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{file}: not the state of a training run ({error}); remove the folder") from None
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """The state in `folder`, tensors on the CPU. Raises UserError for a damaged one."""
+    file = folder / TENSORS
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise NotFoundError(f"{file}: no such file; the folder holds no training state") from None
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise UserError(f"{file}: cannot be read ({str(error).splitlines()[0]}); the state is damaged") from None

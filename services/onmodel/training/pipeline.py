@@ -1,0 +1,146 @@
+"""Base pipelines by name, and LoRA files put on them with not one key left over."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from onmodel.core.errors import NotFoundError, UserError
+from onmodel.training import network
+from onmodel.training.export import read_lora
+
+
+def is_local(name_or_path: str) -> bool:
+    """Whether a base model's name is a path rather than a hub id or `toybox`."""
+    path = Path(name_or_path)
+    return path.exists() or path.is_absolute() or name_or_path.startswith((".", "~")) or path.suffix == ".safetensors"
+
+
+def locate_model(name_or_path: str) -> Path | str:
+    """Where a base model is: a path on this machine, or the hub id itself.
+
+    Raises:
+        NotFoundError: a path that does not exist, or a hub id that is neither in the local cache nor reachable.
+        UserError: a folder that is no diffusers pipeline.
+    """
+    if name_or_path == "toybox":
+        from onmodel.toybox.models import bundled
+
+        return bundled("diffusion")
+    if not is_local(name_or_path):
+        _check_hub(name_or_path)
+        return name_or_path
+    path = Path(name_or_path).expanduser()
+    if not path.exists():
+        raise NotFoundError(
+            f"base model {name_or_path}: no such file or folder; give `toybox`, a diffusers folder, "
+            "a .safetensors checkpoint or a hub id"
+        )
+    if path.is_dir() and not (path / "model_index.json").is_file():
+        raise UserError(f"base model {path}: the folder holds no model_index.json, so it is no diffusers pipeline")
+    return path
+
+
+def _check_hub(name: str) -> None:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        hf_hub_download(name, "model_index.json")
+    except HFValidationError:
+        raise NotFoundError(
+            f"base model {name!r}: neither a file nor a folder, and no hub id can look like this; "
+            "give `toybox`, a diffusers folder, a .safetensors checkpoint or a hub id (owner/name)"
+        ) from None
+    except Exception as error:
+        raise NotFoundError(
+            f"base model {name}: not found on this machine, and the hub did not give it "
+            f"({type(error).__name__}); check the name, or download it and give its folder"
+        ) from None
+
+
+def load_pipeline(
+    name_or_path: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> diffusers.DiffusionPipeline:
+    """The base pipeline `name_or_path` on `device`, weights in `dtype`, without safety checker.
+
+    Raises:
+        NotFoundError, UserError: as `locate_model`; or the files cannot be read as a pipeline.
+    """
+    where = locate_model(name_or_path)
+    try:
+        with quiet_libraries():
+            if isinstance(where, Path) and where.is_file():
+                pipeline: Any = diffusers.StableDiffusionPipeline.from_single_file(str(where), torch_dtype=dtype)
+            else:
+                pipeline = diffusers.DiffusionPipeline.from_pretrained(
+                    str(where), torch_dtype=dtype, **_left_out(where)
+                )
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"base model {name_or_path}: cannot be loaded as a diffusion pipeline ({first_line}); check its files"
+        ) from None
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def _left_out(where: Path | str) -> dict[str, Any]:
+    """The parts that are not loaded: a safety checker of 1.2 GB has no place in training or measuring."""
+    from huggingface_hub import hf_hub_download
+
+    index = where / "model_index.json" if isinstance(where, Path) else Path(hf_hub_download(where, "model_index.json"))
+    parts = json.loads(index.read_text(encoding="utf-8"))
+    return {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in parts else {}
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Hold back the loaders' bars and notices; errors still come as exceptions."""
+    levels = (diffusers.utils.logging.get_verbosity(), transformers.logging.get_verbosity())
+    diffusers.utils.logging.set_verbosity_error()
+    transformers.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        diffusers.utils.logging.set_verbosity(levels[0])
+        transformers.logging.set_verbosity(levels[1])
+
+
+def load_lora(pipeline: diffusers.DiffusionPipeline, file: Path, scale: float = 1.0) -> None:
+    """Put the LoRA of `file` (sd-scripts or PEFT naming) on `pipeline`, in place of one loaded before.
+
+    Raises:
+        NotFoundError: no such file.
+        UserError: not a LoRA, a key that matches no layer of the pipeline, or a shape that does not fit.
+    """
+    unload_lora(pipeline)
+    components = network.lora_components(pipeline)
+    weights = read_lora(file, components)
+    network.attach_weights(components, weights, str(file))
+    set_lora_scale(pipeline, scale)
+
+
+def set_lora_scale(pipeline: diffusers.DiffusionPipeline, scale: float) -> None:
+    """Multiply the loaded LoRA's output by `scale`; 1 is as trained, 0 is the base model."""
+    for module in network.lora_components(pipeline).values():
+        for _, layer in network.lora_layers(module):
+            layer.set_scale(network.ADAPTER, scale)
+
+
+def unload_lora(pipeline: diffusers.DiffusionPipeline) -> None:
+    """Give `pipeline` its own layers back; nothing happens when no LoRA is loaded."""
+    for module in network.lora_components(pipeline).values():
+        network.detach(module)

@@ -1,0 +1,144 @@
+"""The thin Ray Train adapter: workers, devices and the driver's start and stop. All else is in `worker`."""
+
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any, cast
+from uuid import uuid4
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+from ray.exceptions import RayError
+from ray.train import RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
+from torch import Tensor
+
+from onmodel.core.errors import InternalError, OnModelError, ResourceError
+from onmodel.training.loop import Workers
+from onmodel.training.worker import Job, run_job, threads_per_worker
+
+
+class _Group:
+    """The processes of a torch.distributed group as the loop's `Workers`."""
+
+    def __init__(self) -> None:
+        context = ray.train.get_context()
+        self.rank: int = context.get_world_rank()
+        self.world_size: int = context.get_world_size()
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            dist.barrier()
+
+
+class _RayHost:
+    """A Ray Train worker as the training process sees it."""
+
+    def __init__(self) -> None:
+        self.workers: Workers = _Group()
+        self.device: torch.device = ray.train.torch.get_device()
+
+    def report(self, metrics: dict[str, Any]) -> None:
+        ray.train.report(metrics)
+
+
+def _train_loop(settings: dict[str, Any]) -> None:
+    """Runs in every worker."""
+    job: Job = settings["job"]
+    if job.threads is None:
+        local = ray.train.get_context().get_local_world_size()
+        # Ray pins OMP_NUM_THREADS to the CPUs a worker reserved; training takes the machine's cores.
+        torch.set_num_threads(threads_per_worker(local))
+    run_job(job, _RayHost())
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[None]:
+    """A Ray cluster: the one this process is connected to, or else a local one that ends with the block.
+
+    Raises:
+        ResourceError: Ray cannot be started.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, _metrics_export_port=None)
+    except (RayError, RuntimeError, OSError, ValueError) as error:
+        raise ResourceError(f"Ray cannot be started on this machine ({error}); see its logs") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_resources(num_workers: int) -> bool:
+    """Whether the workers get a GPU each. Impossible demands are refused here, since Ray would wait for ever.
+
+    Raises:
+        ResourceError: more workers than the cluster has GPUs (where it has some) or CPUs.
+    """
+    resources = ray.cluster_resources()
+    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+    if gpus and num_workers > gpus:
+        raise ResourceError(f"{num_workers} workers need a GPU each and the cluster has {gpus}; lower --num-workers")
+    if num_workers > cpus:
+        raise ResourceError(f"{num_workers} workers need a CPU each and the cluster has {cpus}; lower --num-workers")
+    return gpus > 0
+
+
+def fit(job: Job, num_workers: int) -> None:
+    """Train `job` with `num_workers` Ray Train workers; a cluster must be there (see `cluster`).
+
+    Raises:
+        OnModelError: what a worker raised, or InternalError when a worker died.
+    """
+    scaling = ScalingConfig(num_workers=num_workers, use_gpu=check_resources(num_workers))
+    storage = job.trial_dir / ".ray"
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    # A name of its own for each attempt: resuming is by our own state, never by a reused Ray run.
+    run = RunConfig(name=uuid4().hex, storage_path=str(storage.resolve()))
+    trainer = ray.train.torch.TorchTrainer(
+        _train_loop, train_loop_config={"job": job}, scaling_config=scaling, run_config=run
+    )
+    try:
+        trainer.fit()
+    except WorkerGroupError as error:
+        raise _worker_error(error) from None
+    except TrainingFailedError as error:
+        raise InternalError(f"Ray Train failed: {str(error).strip().splitlines()[-1]}") from error
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+def _worker_error(error: WorkerGroupError) -> OnModelError:
+    """The exception for a person: an OnModelError of any worker before one that follows from it."""
+    failures = [_unwrap(failure) for failure in error.worker_failures.values()]
+    ours = [failure for failure in failures if isinstance(failure, OnModelError)]
+    if ours:
+        return ours[0]
+    first = failures[0] if failures else error
+    if isinstance(first, torch.OutOfMemoryError):
+        return ResourceError(
+            "the GPU's memory is full; lower train_batch_size or resolution, or set gradient_checkpointing = true"
+        )
+    return InternalError(f"a training worker failed: {type(first).__name__}: {first}")
+
+
+def _unwrap(failure: BaseException) -> BaseException:
+    """The worker's own exception below Ray's wrappers."""
+    for attribute in ("_base_exc", "cause"):
+        inner = getattr(failure, attribute, None)
+        if isinstance(inner, BaseException):
+            return _unwrap(cast(BaseException, inner))
+    return failure

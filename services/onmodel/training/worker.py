@@ -1,0 +1,212 @@
+"""What one training process does from first to last: load, encode, train, write. Knows nothing of Ray."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from onmodel.core.errors import UserError
+from onmodel.core.files import content_hash, write_text
+from onmodel.training import checkpoint, export, network
+from onmodel.training.chart import write_loss_chart
+from onmodel.training.config import TrainConfig
+from onmodel.training.data import ArrayCache, TrainingData, TrainingPicture, prepare
+from onmodel.training.families import Family, StableDiffusion
+from onmodel.training.loop import StepReport, Trainer, Workers
+from onmodel.training.metadata import Session, lora_metadata
+from onmodel.training.pipeline import load_pipeline
+
+METRICS = "metrics.jsonl"
+LOSS_CHART = "loss.svg"
+PROGRESS = ".progress.json"
+"""What is going on before the first step; there while a run is under way."""
+PROBLEMS = "problems.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial, as every worker gets it."""
+
+    config: TrainConfig
+    trial_dir: Path
+    pictures: tuple[TrainingPicture, ...]
+    dataset_hash: str
+    cache_dir: Path | None
+    resume: Path | None
+    """Folder of the full state to go on from."""
+    threads: int | None
+    """CPU threads for this process; None leaves torch's own choice."""
+    started: float
+    """Seconds since 1970."""
+
+
+class Host(Protocol):
+    """What a worker runs in."""
+
+    workers: Workers
+    device: torch.device
+
+    def report(self, metrics: dict[str, Any]) -> None:
+        """Tell the driver of a finished epoch; a barrier, so every worker calls it equally often."""
+        ...
+
+
+def run_job(job: Job, host: Host) -> None:
+    """Train `job` to its end; the files are written by the worker of rank 0. Raises OnModelError."""
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    writer = _Writer(job) if host.workers.rank == 0 else None
+    progress = writer.progress if writer is not None else _silent
+    progress("loading the base model", 0, 0)
+    dtype = torch.bfloat16 if job.config.training.mixed_precision == "bf16" else torch.float32
+    pipeline = load_pipeline(job.config.model.pretrained_model_name_or_path, device=host.device, dtype=dtype)
+    family = StableDiffusion(pipeline, job.config.model.v_parameterization)
+    data = _prepare(job, host, family, progress)
+    trainer = Trainer(job.config, family, data, host.workers, host.device)
+    _start_from(job, host, trainer)
+    if writer is not None:
+        writer.begin(family, data, trainer, host.workers.world_size)
+
+    def on_step(report: StepReport) -> None:
+        if writer is not None:
+            writer.step(report)
+
+    def on_epoch_end(epoch: int) -> None:
+        if writer is not None:
+            writer.epoch(epoch)
+        host.report({"epoch": epoch, "step": trainer.step})
+
+    trainer.run(on_step, on_epoch_end)
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Progress of a worker that is not the first."""
+
+
+def _prepare(job: Job, host: Host, family: Family, progress: Callable[[str, int, int], None]) -> TrainingData:
+    captions = job.config.network.network_train_unet_only
+    shared = job.cache_dir is not None
+    data = prepare(
+        job.pictures,
+        family,
+        job.config.data,
+        ArrayCache(job.cache_dir),
+        encode_captions=captions,
+        # Without a folder to share, each worker encodes everything for itself.
+        rank=host.workers.rank if shared else 0,
+        world_size=host.workers.world_size if shared else 1,
+        barrier=host.workers.barrier,
+        progress=progress,
+    )
+    family.release_encoders(captions=captions)
+    return data
+
+
+def _start_from(job: Job, host: Host, trainer: Trainer) -> None:
+    """Take up the full state, or the weights of a LoRA file, that the job names."""
+    if job.resume is not None:
+        facts = checkpoint.read_facts(job.resume)
+        if facts is not None and facts.world_size != host.workers.world_size:
+            raise UserError(
+                f"{job.resume}: the run had {facts.world_size} worker(s), and its steps can only be gone on with by as "
+                f"many; give --num-workers {facts.world_size}"
+            )
+        trainer.load_state(checkpoint.load_state(job.resume))
+    elif job.config.network.network_weights is not None:
+        file = Path(job.config.network.network_weights)
+        network.write_weights(trainer.components, export.read_lora(file, trainer.components), str(file))
+
+
+class _Writer:
+    """The files of a trial while it runs."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._name = job.config.training.output_name
+        self._last_progress = 0.0
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Note what is going on for the driver's bar; at most some times a second."""
+        now = time.monotonic()
+        if done not in (0, total) and now - self._last_progress < 0.2:
+            return
+        self._last_progress = now
+        write_text(self._job.trial_dir / PROGRESS, json.dumps({"what": what, "done": done, "total": total}))
+
+    def begin(self, family: Family, data: TrainingData, trainer: Trainer, world_size: int) -> None:
+        """Called once, before the first step."""
+        self._family, self._data, self._trainer, self._world_size = family, data, trainer, world_size
+        self._session = Session(
+            id=int(self._job.started * 1000) & 0xFFFFFFFF,
+            started=self._job.started,
+            model_hash=content_hash((family.picture_hash() + family.caption_hash()).encode()),
+        )
+        if data.problems:
+            write_text(self._job.trial_dir / PROBLEMS, json.dumps(data.problems, ensure_ascii=False, indent=1))
+        self._cut_metrics(trainer.step)
+        self.progress("training", trainer.step, trainer.total_steps)
+
+    def _cut_metrics(self, step: int) -> None:
+        """Forget steps after `step`, which a resumed run takes again."""
+        file = self._job.trial_dir / METRICS
+        kept = [line for line in read_metrics(file) if line["step"] <= step]
+        write_text(file, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def step(self, report: StepReport) -> None:
+        """One line in the metrics, at once, for whoever follows the run."""
+        line = {**asdict(report), "total_steps": self._trainer.total_steps, "time": round(time.time(), 3)}
+        with (self._job.trial_dir / METRICS).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+    def epoch(self, epoch: int) -> None:
+        """Checkpoint when due, then the full state, then the chart."""
+        trainer, folder = self._trainer, self._job.trial_dir
+        last = trainer.step >= trainer.total_steps
+        if last or epoch % self._job.config.training.save_every_n_epochs == 0:
+            weights = network.read_weights(trainer.components)
+            name = f"{self._name}-{epoch:06d}"
+            export.write_peft(folder / "peft" / name, weights)
+            export.write_lora(folder / f"{name}.safetensors", weights, self._metadata(epoch))
+        facts = checkpoint.StateFacts(
+            trainer.step, trainer.total_steps, self._job.config.identity, self._job.dataset_hash, self._world_size
+        )
+        write_loss_chart(folder / LOSS_CHART, read_metrics(folder / METRICS))
+        # Last: a state says that everything up to it has been written.
+        checkpoint.save_state(folder / checkpoint.FOLDER, facts, trainer.state())
+
+    def _metadata(self, epoch: int) -> dict[str, str]:
+        return lora_metadata(
+            self._job.config,
+            self._family,
+            self._data,
+            self._session,
+            epoch=epoch,
+            step=self._trainer.step,
+            total_steps=self._trainer.total_steps,
+            steps_per_epoch=self._trainer.steps_per_epoch,
+            finished=time.time(),
+        )
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """The steps in a `metrics.jsonl`; a last line cut off by a kill is left out. Empty when there is no file."""
+    if not file.is_file():
+        return []
+    steps: list[dict[str, Any]] = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            steps.append(json.loads(line))
+        except ValueError:
+            break
+    return steps
+
+
+def threads_per_worker(workers_on_machine: int) -> int:
+    """All cores of this machine shared out among the workers on it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max(1, workers_on_machine))

@@ -1,7 +1,6 @@
 """A trial as evaluation needs it: a checkpoint, its base model, its trigger word and what it was trained on."""
 
 import json
-import tomllib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from onmodel.core.config import read_mapping
 from onmodel.core.errors import NotFoundError, UserError
 
 CONFIG_FILE = "config.toml"
@@ -28,7 +28,7 @@ class Trial:
     training_pictures: tuple[Path, ...]
     """Those that still exist; empty where the checkpoint does not say."""
     dataset: Path | None
-    """The dataset folder, where the trial's config names one that exists."""
+    """The dataset folder, where the trial names one that still exists."""
 
     @property
     def evaluation_folder(self) -> Path:
@@ -52,19 +52,19 @@ def open_trial(path: Path, *, base: str | None = None, trigger: str | None = Non
         raise NotFoundError(f"{path}: no such checkpoint or trial folder; check the path")
     metadata = _metadata(checkpoint)
     folder = checkpoint.parent
-    config = _config(folder / CONFIG_FILE)
+    config = read_mapping(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
     named: Any = config.get("model", {}).get("pretrained_model_name_or_path")
     found = base or named or metadata.get("ss_sd_model_name")
     if not found:
         raise UserError(f"{checkpoint}: does not say which base model it belongs to; pass --base")
-    dataset = config.get("data", {}).get("train_data_dir")
+    dataset, pictures = _training_set(folder / DATASET_FILE)
     return Trial(
         name=folder.name if config else checkpoint.stem,
         checkpoint=checkpoint,
         base=str(found),
         trigger=trigger or metadata.get("modelspec.trigger_phrase") or guess_trigger(metadata.get("ss_tag_frequency")),
-        training_pictures=_training_pictures(folder / DATASET_FILE),
-        dataset=Path(dataset) if dataset and Path(dataset).is_dir() else None,
+        training_pictures=pictures,
+        dataset=dataset if dataset and dataset.is_dir() else None,
     )
 
 
@@ -88,15 +88,6 @@ def _metadata(checkpoint: Path) -> dict[str, str]:
     return dict(metadata)
 
 
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path}: not a training config ({error}); mend or remove it") from None
-
-
 def guess_trigger(tag_frequency: str | None) -> str | None:
     """The one-word tag that the most captions hold, where half of them do: trainers put the trigger into each."""
     try:
@@ -113,13 +104,14 @@ def guess_trigger(tag_frequency: str | None) -> str | None:
     return word if count * 2 >= max(counts.values()) else None
 
 
-def _training_pictures(path: Path) -> tuple[Path, ...]:
+def _training_set(path: Path) -> tuple[Path | None, tuple[Path, ...]]:
+    """The dataset folder and the pictures that `onmodel train` wrote down, those that still exist."""
+    if not path.is_file():
+        return None, ()
+    value = read_mapping(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return ()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a list of training pictures ({error}); mend or remove it") from None
-    rows = value.get("pictures", []) if isinstance(value, dict) else value
-    files = [Path(row["path"]) for row in rows if isinstance(row, dict) and "path" in row]
-    return tuple(f if f.is_absolute() else path.parent / f for f in files if (path.parent / f).is_file())
+        folder = Path(value["path"]) if "path" in value else None
+        files = [path.parent / row["path"] for row in value["pictures"]]
+    except (KeyError, TypeError):
+        raise UserError(f"{path}: not a list of training pictures; mend or remove it") from None
+    return folder, tuple(f for f in files if f.is_file())

@@ -1,0 +1,385 @@
+"""A comparison as one self-contained HTML page, and as Markdown and JSON beside it."""
+
+import base64
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from onmodel.core.errors import ImageError
+from onmodel.core.files import write_text
+from onmodel.core.images import load, thumbnail_jpeg
+from onmodel.core.vocabulary import CATEGORIES
+from onmodel.evaluation.compare import ALL, HEADLINE, Comparison, Pair, label, met
+from onmodel.evaluation.metrics import METRICS, Figure, Outcome, TargetResult
+from onmodel.evaluation.record import Evaluation
+from onmodel.evaluation.statistics import Verdict
+
+COLOURS = ("#8793a3", "#0f6e79", "#b7791f", "#6b4fa0", "#a8486b", "#4d7c2f")
+"""A colour a model, told apart by lightness too."""
+OUTCOME_COLOURS: dict[Outcome, str] = {
+    Outcome.RIGHT: "#2f8f62",
+    Outcome.NOT_OURS: "#e0a63a",
+    Outcome.SEVERAL_OURS: "#9a7bc4",
+    Outcome.OTHER_FRAMING: "#7d9cc0",
+    Outcome.ALONE: "#c98a9d",
+    Outcome.NO_CHARACTER: "#5b6069",
+    Outcome.UNREADABLE: "#c9c4b8",
+}
+_BUDGET = 9_000_000
+"""Bytes of pictures on one page, before base64 adds a third: 3 models x 70 prompts x 4 variations stay below 15 MB."""
+_SIDES = ((192, 82), (160, 78), (128, 74), (96, 68))
+"""Longer side and JPEG quality of pictures on the page, the first that keeps the budget."""
+_SIGNS = {Verdict.BETTER: ("▲", "better"), Verdict.WORSE: ("▼", "worse"), Verdict.NOT_DECIDED: ("·", "undecided")}
+
+
+def write_report(
+    comparison: Comparison, folders: Mapping[str, Path], output: Path, *, title: str | None = None
+) -> None:
+    """Write `output` (HTML) with `.md` and `.json` of the same name beside it, each whole or not at all.
+
+    Args:
+        folders: where each model's pictures lie, by the comparison's model name.
+    """
+    write_text(output.with_suffix(".json"), comparison.model_dump_json(indent=1) + "\n")
+    write_text(output.with_suffix(".md"), render_markdown(comparison))
+    write_text(output, render_html(comparison, folders, title=title))
+
+
+def render_html(comparison: Comparison, folders: Mapping[str, Path], *, title: str | None = None) -> str:
+    """The page as text. It names no address and holds no script; every text in it is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined
+    )
+    view = _View(comparison, folders).build(title)
+    return environment.get_template("comparison.html.j2").render(view)
+
+
+class _View:
+    """Turns a comparison into what the template shows: texts, positions in per cent, colours."""
+
+    def __init__(self, comparison: Comparison, folders: Mapping[str, Path]) -> None:
+        self.c = comparison
+        self.models = list(zip(comparison.models, comparison.evaluations, strict=True))
+        self.colours = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(comparison.models)}
+        self.pictures = _thumbnails(comparison, folders)
+
+    def build(self, title: str | None) -> dict[str, Any]:
+        first = self.models[0][1]
+        verdicts = self.c.verdict.split(". ", 1)
+        return {
+            "title": title or f"{' against '.join(self.c.models)}",
+            "verdicts": [verdicts[0] + "." if len(verdicts) > 1 else verdicts[0], *verdicts[1:]],
+            "facts": self._facts(),
+            "warnings": sorted({w for _, e in self.models for w in e.warnings}),
+            "models": [self._card(name, e) for name, e in self.models],
+            "outcomes": [{"name": o.value, "colour": OUTCOME_COLOURS[o]} for o in self._outcomes()],
+            "scenarios": [self._scenario(s) for s in first.scenarios],
+            "targets": self._targets(),
+            **self._training(),
+            "figure_blocks": [self._block(s) for s in (*first.scenarios, ALL)],
+            "meanings": _meanings(self.c),
+            "footer": self._footer(),
+        }
+
+    def _outcomes(self) -> list[Outcome]:
+        seen = {p.outcome for _, e in self.models for p in e.pictures}
+        return [o for o in OUTCOME_COLOURS if o.value in seen or o is Outcome.RIGHT]
+
+    def _facts(self) -> str:
+        first = self.models[0][1]
+        return (
+            f"Suite {first.suite}: {len(first.scenarios)} scenarios, {len(first.prompts)} prompts, "
+            f"{len(first.seeds)} variations each, {len(first.pictures)} pictures a model. "
+            f"Base model {first.base}, {first.steps} steps, guidance {first.guidance_scale:g}."
+        )
+
+    def _footer(self) -> str:
+        parts = [
+            f"{name}: {e.checkpoint} (SHA-256 {e.checkpoint_hash[:12]}) at scale {e.scale:g}" for name, e in self.models
+        ]
+        return f"OnModel {self.models[0][1].onmodel_version} · " + " · ".join(parts)
+
+    def _card(self, name: str, e: Evaluation) -> dict[str, Any]:
+        done, of = met(e)
+        shown = ("identity", "found", "framing", "count_right", "prompt_fidelity", "memorisation")
+        return {
+            "name": name,
+            "colour": self.colours[name],
+            "headline": interval_view(e.overall[HEADLINE], HEADLINE),
+            "pips": "●" * done + "○" * (of - done),
+            "met": f"{done} of {of}",
+            "rows": [(METRICS[m].label, interval_view(e.overall[m], m)["short"]) for m in shown],
+        }
+
+    def _verdicts(self, scenario: str) -> list[dict[str, str]]:
+        found = [(name, self.c.pair(name, scenario)) for name in self.c.models[1:]]
+        several = len(found) > 1
+        return [chip_view(pair, name if several else "") for name, pair in found if pair]
+
+    def _scenario(self, scenario: str) -> dict[str, Any]:
+        return {
+            "id": scenario,
+            "label": label(scenario),
+            "verdicts": self._verdicts(scenario),
+            "bars": [self._bar(name, e, scenario) for name, e in self.models],
+            "prompts": [self._prompt(scenario, index) for index in self._prompt_indices(scenario)],
+        }
+
+    def _bar(self, name: str, e: Evaluation, scenario: str) -> dict[str, Any]:
+        counts = Counter(p.outcome for p in e.pictures if p.scenario == scenario)
+        total = counts.total()
+        stack = [
+            {"width": round(100 * counts[o.value] / total, 2), "colour": OUTCOME_COLOURS[o], "text": text}
+            for o in OUTCOME_COLOURS
+            if counts[o.value] and (text := f"{o.value}: {counts[o.value]} of {total}")
+        ]
+        return {
+            "name": name,
+            "colour": self.colours[name],
+            "figure": interval_view(e.scenarios[scenario][HEADLINE], HEADLINE),
+            "stack": stack,
+            "stack_text": "; ".join(part["text"] for part in stack),
+        }
+
+    def _prompt_indices(self, scenario: str) -> list[int]:
+        return sorted({p.prompt for p in self.models[0][1].pictures if p.scenario == scenario})
+
+    def _prompt(self, scenario: str, index: int) -> dict[str, Any]:
+        texts = list(dict.fromkeys(e.prompts[index] for _, e in self.models))
+        strips = [
+            {
+                "name": name,
+                "colour": self.colours[name],
+                "pictures": [self._picture(name, row) for row in e.pictures if row.prompt == index],
+            }
+            for name, e in self.models
+        ]
+        return {"text": " / ".join(texts), "strips": strips}
+
+    def _picture(self, name: str, row: Any) -> dict[str, Any]:
+        data, width, height = self.pictures.get((name, row.file), (None, 0, 0))
+        seen = [row.shot_type or "not read", *row.attributes]
+        count = f"{row.characters} character{'' if row.characters == 1 else 's'}"
+        identity = "" if row.identity is None else f" · {100 * row.identity:.0f} %"
+        return {
+            "data": data,
+            "width": width,
+            "height": height,
+            "outcome": row.outcome,
+            "colour": OUTCOME_COLOURS[Outcome(row.outcome)],
+            "caption": f"{row.outcome}{identity}",
+            "title": f"{row.file}: seen as {', '.join(s.replace('_', ' ') for s in seen)}; {count}",
+        }
+
+    def _targets(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        for position, target in enumerate(self.models[0][1].targets):
+            cells = [self._target_cell(name, e.targets[position]) for name, e in self.models]
+            text = "Average of the five" if target.scenario == ALL else f"{label(target.scenario)}: "
+            name = "" if target.scenario == ALL else METRICS[target.metric].label.lower()
+            rows.append({"label": text + name, "target": f"{100 * target.target:.0f} %", "cells": cells})
+        return rows
+
+    def _target_cell(self, name: str, t: TargetResult) -> dict[str, Any]:
+        figure = Figure(mean=t.value, low=t.low, high=t.high, count=0, values=())
+        view = interval_view(figure, "consistency", target=t.target)
+        return {"met": t.met, "sure": t.sure, "figure": view, "colour": self.colours[name]}
+
+    def _training(self) -> dict[str, Any]:
+        known = [(name, e, self.c.mixes[name]) for name, e in self.models if name in self.c.mixes]
+        rows: list[dict[str, Any]] = []
+        for category in CATEGORIES if known else ():
+            low, high = self.c.recommended.get(category, (0.0, 100.0))
+            cells: list[dict[str, Any]] = []
+            for name, e, mix in known:
+                share = mix.shares.get(category, 0.0)
+                figure = e.scenarios.get(category, {}).get(HEADLINE)
+                result = interval_view(figure, HEADLINE)["short"] if figure else "–"
+                cells.append(
+                    {
+                        "share": f"{share:.1f} %",
+                        "width": _clamp(2 * share),
+                        "colour": self.colours[name],
+                        "outside": not low <= share <= high,
+                        "result": result,
+                    }
+                )
+            # Half of a hundred per cent is the most that any recommended share comes near.
+            bracket = {"low": _clamp(2 * low), "width": _clamp(2 * (high - low))}
+            rows.append({"label": label(category), "range": f"{low:g}–{high:g} %", "cells": cells, **bracket})
+        return {
+            "mix_models": [{"name": n, "colour": self.colours[n], "pictures": m.pictures} for n, _, m in known],
+            "mix_rows": rows,
+            "explanations": [
+                {"name": name, "colour": self.colours[name], "sentences": sentences}
+                for name, sentences in self.c.explanations.items()
+                if sentences
+            ],
+        }
+
+    def _block(self, scenario: str) -> dict[str, Any]:
+        rows: list[dict[str, Any]] = []
+        figures = [e.overall if scenario == ALL else e.scenarios[scenario] for _, e in self.models]
+        for metric in figures[0]:
+            if all(f[metric].mean is None for f in figures):
+                continue
+            pair = self.c.pair(self.c.models[1], scenario, metric)
+            change = chip_view(pair) if pair else None
+            rows.append(
+                {
+                    "label": METRICS[metric].label,
+                    "cells": [interval_view(f[metric], metric) for f in figures],
+                    "change": change or {"value": "", "kind": "", "sign": "", "text": ""},
+                }
+            )
+        return {"label": label(scenario), "rows": rows}
+
+
+def _clamp(value: float) -> float:
+    return round(min(100.0, max(0.0, value)), 2)
+
+
+def number(value: float | None, metric: str) -> str:
+    """A figure as shown: per cent, or a cosine with two digits."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.0f} %" if METRICS[metric].percent else f"{value:.2f}"
+
+
+def interval_view(figure: Figure, metric: str, *, target: float | None = None) -> dict[str, Any]:
+    """Texts, and positions in per cent of a track from 0 to 1."""
+    view: dict[str, Any] = {
+        "mean": figure.mean,
+        "short": number(figure.mean, metric),
+        "range": "not measured",
+        "range_short": "",
+        "target_pos": None if target is None else _clamp(100 * target),
+        "text": "not measured",
+        "pos": 0.0,
+        "low_pos": 0.0,
+        "span": 0.0,
+    }
+    if figure.mean is None:
+        return view
+    low = figure.mean if figure.low is None else figure.low
+    high = figure.mean if figure.high is None else figure.high
+    digits = [f"{100 * v:.0f}" if METRICS[metric].percent else f"{v:.2f}" for v in (low, high)]
+    unit = " %" if METRICS[metric].percent else ""
+    has_range = figure.low is not None
+    view |= {
+        "range": f"95 % interval {digits[0]} to {digits[1]}{unit}, {figure.count} pictures" if has_range else "",
+        "range_short": f"{digits[0]}–{digits[1]}" if has_range else "",
+        "text": f"{number(figure.mean, metric)}, 95 % interval {digits[0]} to {digits[1]}{unit}",
+        "pos": _clamp(100 * figure.mean),
+        "low_pos": _clamp(100 * low),
+        "span": round(_clamp(100 * high) - _clamp(100 * low), 2),
+    }
+    return view
+
+
+def chip_view(pair: Pair, name: str = "") -> dict[str, str]:
+    """A verdict as a chip, and its difference as text."""
+    sign, kind = _SIGNS[pair.verdict]
+    value = ""
+    if pair.difference is not None and METRICS[pair.metric].percent:
+        value = f"{100 * pair.difference:+.0f} points"
+    elif pair.difference is not None:
+        value = f"{pair.difference:+.2f}"
+    prefix = f"{name}: " if name else ""
+    return {"kind": kind, "sign": sign, "text": f"{prefix}{pair.verdict.value}", "value": value}
+
+
+def _meanings(comparison: Comparison) -> list[dict[str, str]]:
+    found = [{"label": m.label, "text": m.meaning} for m in METRICS.values()]
+    scale = comparison.evaluations[0].calibration
+    if scale is not None:
+        text = (
+            f"0 % is a raw cosine of {scale.impostor:.3f} ({scale.impostors} crops: {scale.impostor_source}), 100 % is "
+            f"{scale.genuine:.3f} ({scale.references} crops of {scale.reference_source}), each framing on its own where "
+            f"there are enough. A reference scores above a stranger with a chance of {100 * scale.separation:.0f} %; a "
+            "character counts as recognised from 50 % on."
+        )
+        found.append({"label": "Scale of identity", "text": text})
+    found.append(
+        {
+            "label": "Intervals and verdicts",
+            "text": "95 % bootstrap over prompts, widened for few prompts (t distribution); shares are at least as wide as "
+            "Wilson's. Better or worse is said only where the interval of the differences on the same prompts and noise "
+            "leaves zero out. With many figures some verdicts come up by chance: about one in twenty undecided ones.",
+        }
+    )
+    return found
+
+
+def _thumbnails(comparison: Comparison, folders: Mapping[str, Path]) -> dict[tuple[str, str], tuple[str, int, int]]:
+    """(model, file) to a data URI with its size, small enough together; files that are gone are left out."""
+    rows = [(n, r.file) for n, e in zip(comparison.models, comparison.evaluations, strict=True) for r in e.pictures]
+    for side, quality in _SIDES:
+        found: dict[tuple[str, str], tuple[str, int, int]] = {}
+        size = 0
+        for name, file in rows:
+            try:
+                image = load(folders[name] / file)
+            except ImageError:
+                continue
+            data = thumbnail_jpeg(image, side, quality)
+            size += len(data)
+            if size > _BUDGET and side != _SIDES[-1][0]:
+                break
+            height, width = image.shape[:2]
+            shrink = min(1.0, side / max(width, height))
+            uri = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+            found[name, file] = (uri, max(1, round(width * shrink)), max(1, round(height * shrink)))
+        else:
+            return found
+    return {}
+
+
+def render_markdown(comparison: Comparison) -> str:
+    """The comparison as Markdown tables, for pull requests and terminals."""
+    names = comparison.models
+    lines = [f"# {' against '.join(names)}", "", _plain(comparison.verdict), ""]
+    lines += _table(
+        ["On model", *names, *(f"{n} vs {names[0]}" for n in names[1:])],
+        [_scenario_row(comparison, s) for s in (*comparison.evaluations[0].scenarios, ALL)],
+    )
+    targets: list[list[str]] = []
+    for position, target in enumerate(comparison.evaluations[0].targets):
+        name = (
+            "average" if target.scenario == ALL else f"{label(target.scenario)}: {METRICS[target.metric].label.lower()}"
+        )
+        results = [e.targets[position] for e in comparison.evaluations]
+        cells = [f"{number(t.value, 'consistency')} {'✓' if t.met else '✗'}" for t in results]
+        targets.append([name, f"{100 * target.target:.0f} %", *cells])
+    lines += ["", *_table(["Target", "at least", *names], targets)]
+    for name, sentences in comparison.explanations.items():
+        if sentences:
+            lines += ["", f"## What the mix of {_plain(name)} explains", "", *(f"- {_plain(s)}" for s in sentences)]
+    return "\n".join(lines) + "\n"
+
+
+def _scenario_row(comparison: Comparison, scenario: str) -> list[str]:
+    cells = [label(scenario)]
+    for e in comparison.evaluations:
+        view = interval_view((e.overall if scenario == ALL else e.scenarios[scenario])[HEADLINE], HEADLINE)
+        cells.append(f"{view['short']} ({view['range_short']})")
+    for name in comparison.models[1:]:
+        pair = comparison.pair(name, scenario)
+        cells.append(pair.verdict.value if pair else "–")
+    return cells
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(_plain(cell) for cell in row) + " |" for row in lines]
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown takes literally: no markup, no table cell of its own."""
+    cleaned = " ".join(text.split())
+    for sign in "\\`*_[]<>|#":
+        cleaned = cleaned.replace(sign, f"\\{sign}")
+    return cleaned

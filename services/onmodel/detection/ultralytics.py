@@ -1,6 +1,5 @@
 """Any detection, pose or segmentation weights of ultralytics. The package is AGPL-3.0 and an extra of ours."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,13 +9,12 @@ import numpy as np
 import torch
 
 from onmodel.core.errors import UserError
-from onmodel.core.files import file_hash
 from onmodel.core.images import RGB
 from onmodel.core.vocabulary import Detections, Keypoint
 from onmodel.detection.boxes import assemble
 from onmodel.detection.config import DetectorConfig
 from onmodel.detection.faces import FaceFinder
-from onmodel.detection.weights import find_weights
+from onmodel.detection.weights import find_weights, weights_hash
 
 
 class UltralyticsDetector:
@@ -48,8 +46,7 @@ class UltralyticsDetector:
         self._device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
         self._faces = FaceFinder(config.face_weights, config.face_confidence) if config.face_weights else None
         self.name: str = path.stem + (f" + {self._faces.path.stem}" if self._faces else "")
-        hashes = [file_hash(path), *([file_hash(self._faces.path)] if self._faces else [])]
-        self.hash: str = hashlib.sha256("".join(hashes).encode()).hexdigest()
+        self.hash: str = weights_hash(config.weights, config.face_weights)
         if config.threads:
             torch.set_num_threads(config.threads)
 

@@ -4,6 +4,7 @@ The environment variable `ONMODEL_WEIGHTS` names a folder that is searched by fi
 fetched files go there too.
 """
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,12 @@ def find_weights(name: str) -> Path:
         f"{name}: no such weights file; give a path, put the file into {weights_folder()}, "
         f"or use one of: toybox, {', '.join(KNOWN)}"
     )
+
+
+def weights_hash(*names: str | None) -> str:
+    """SHA-256 over the files behind `names` (None is left out): names a detector without loading it."""
+    hashes = [file_hash(find_weights(name)) for name in names if name is not None]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def _pinned(name: str, pin: Pinned) -> Path:

@@ -1,6 +1,5 @@
 """YOLOX (Ge et al. 2021, Apache-2.0) through ONNX Runtime, with YuNet faces where configured."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +11,12 @@ import numpy.typing as npt
 import onnxruntime
 
 from onmodel.core.errors import UserError
-from onmodel.core.files import file_hash
 from onmodel.core.images import RGB
 from onmodel.core.vocabulary import Detections
 from onmodel.detection.boxes import assemble
 from onmodel.detection.config import DetectorConfig
 from onmodel.detection.faces import FaceFinder
-from onmodel.detection.weights import find_weights
+from onmodel.detection.weights import find_weights, weights_hash
 
 Floats = npt.NDArray[np.float32]
 STRIDES = (8, 16, 32)
@@ -86,8 +84,7 @@ class YoloxDetector:
         self._names = config.classes or COCO
         self._faces = FaceFinder(config.face_weights, config.face_confidence) if config.face_weights else None
         self.name: str = path.stem + (f" + {self._faces.path.stem}" if self._faces else "")
-        hashes = [file_hash(path), *([file_hash(self._faces.path)] if self._faces else [])]
-        self.hash: str = hashlib.sha256("".join(hashes).encode()).hexdigest()
+        self.hash: str = weights_hash(config.weights, config.face_weights)
         self._check_output(path)
 
     def _check_output(self, path: Path) -> None:

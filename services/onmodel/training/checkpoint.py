@@ -6,12 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from onmodel.core.errors import NotFoundError, UserError
 from onmodel.core.files import folder_aside
 
-FOLDER = "state"
 TENSORS = "state.pt"
 FACTS = "state.json"
 
@@ -35,6 +32,8 @@ class StateFacts:
 
 def save_state(folder: Path, facts: StateFacts, state: dict[str, Any]) -> None:
     """Write `folder`, replacing an older one. Raises ResourceError when the disk is full."""
+    import torch
+
     with folder_aside(folder) as aside:
         torch.save(state, aside / TENSORS)
         (aside / FACTS).write_text(json.dumps(asdict(facts), indent=1), encoding="utf-8")
@@ -53,6 +52,8 @@ def read_facts(folder: Path) -> StateFacts | None:
 
 def load_state(folder: Path) -> dict[str, Any]:
     """The state in `folder`, tensors on the CPU. Raises UserError for a damaged one."""
+    import torch
+
     file = folder / TENSORS
     try:
         return torch.load(file, map_location="cpu", weights_only=True)

@@ -51,7 +51,7 @@ class OptimizerSection(Section):
     """Learning rate and its schedule, counted in optimizer steps that really happen."""
 
     optimizer_type: Literal["AdamW"] = "AdamW"
-    optimizer_args: list[str] = []
+    optimizer_args: list[str] = Field(default_factory=list)
     """`key=value` strings for the optimizer: `weight_decay=0.01`, `betas=0.9,0.99`, `eps=1e-8`."""
     learning_rate: float = Field(default=1e-4, gt=0)
     unet_lr: float | None = Field(default=None, ge=0)

@@ -21,25 +21,13 @@ from onmodel.core.files import content_hash, write_aside
 from onmodel.training.buckets import Size, bucket_sizes, cut_to_bucket, nearest_bucket
 from onmodel.training.config import DataSection
 from onmodel.training.families import Family
+from onmodel.training.job import TrainingPicture
 
 Item = TypeVar("Item")
 
 CAPTIONS_AT_ONCE = 64
 DECODED_AT_ONCE = 64
 """Pictures held decoded in memory at a time, so that memory does not grow with the dataset."""
-
-
-@dataclass(frozen=True)
-class TrainingPicture:
-    """One picture of the training set, as the loop needs it."""
-
-    path: Path
-    caption: str
-    repeats: int
-    hash: str
-    """SHA-256 of the file's bytes."""
-    class_tokens: str | None = None
-    """What the folder's name calls the character, in a `10_name class` folder."""
 
 
 class Barrier(Protocol):

@@ -10,7 +10,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from onmodel.core.progress import console
-from onmodel.training.worker import METRICS, PROGRESS
+from onmodel.training.job import METRICS, PROGRESS
 
 INTERVAL_S = 0.25
 

@@ -77,7 +77,7 @@ def attach(components: Mapping[str, nn.Module], dim: int, alpha: float, seed: in
         torch.manual_seed(seed)
         for name, module in components.items():
             module.requires_grad_(False)
-            _inject(module, {path: (dim, alpha) for path in target_modules(name, module)})
+            _inject(module, dict.fromkeys(target_modules(name, module), (dim, alpha)))
             for _, layer in lora_layers(module):
                 for part in (layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]):
                     part.to(torch.float32).requires_grad_(True)

@@ -4,8 +4,9 @@ import contextlib
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import ray
@@ -13,13 +14,14 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
-from ray.exceptions import RayError
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from torch import Tensor
 
 from onmodel.core.errors import InternalError, OnModelError, ResourceError
-from onmodel.training.loop import Workers
-from onmodel.training.worker import Job, run_job, threads_per_worker
+from onmodel.training.job import Job, threads_per_worker
+
+if TYPE_CHECKING:
+    from onmodel.training.loop import Workers
 
 
 class _Group:
@@ -53,12 +55,12 @@ class _RayHost:
 
 def _train_loop(settings: dict[str, Any]) -> None:
     """Runs in every worker."""
-    job: Job = settings["job"]
-    if job.threads is None:
-        local = ray.train.get_context().get_local_world_size()
-        # Ray pins OMP_NUM_THREADS to the CPUs a worker reserved; training takes the machine's cores.
-        torch.set_num_threads(threads_per_worker(local))
-    run_job(job, _RayHost())
+    # Imported here: the controller unpickles this function too, and must not load what only workers need.
+    from onmodel.training.worker import run_job
+
+    # Ray pins OMP_NUM_THREADS to the CPUs a worker reserved; training takes the machine's cores.
+    torch.set_num_threads(threads_per_worker(ray.train.get_context().get_local_world_size()))
+    run_job(settings["job"], _RayHost())
 
 
 @contextlib.contextmanager
@@ -71,15 +73,44 @@ def cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+    folder = tempfile.mkdtemp(prefix="onmodel-", dir=_short_temp())
     try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, _metrics_export_port=None)
-    except (RayError, RuntimeError, OSError, ValueError) as error:
-        raise ResourceError(f"Ray cannot be started on this machine ({error}); see its logs") from None
-    try:
+        _start(folder)
         yield
     finally:
         ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _short_temp() -> str:
+    """A folder for temporary files: the paths of Ray's sockets in it must stay below 107 characters."""
+    base = tempfile.gettempdir()
+    return base if len(base) < 30 else "/tmp"
+
+
+def _start(folder: str) -> None:
+    for last in (False, True):
+        try:
+            if "RAY_ADDRESS" in os.environ:
+                ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            else:
+                # Loopback: Ray's own ports run arbitrary code for whoever reaches them.
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=folder,
+                )
+            return
+        except Exception as error:  # Ray raises bare exceptions here
+            ray.shutdown()
+            # A node that is slow to come up on a busy machine is past Ray's own limit of 30 s; the second try finds
+            # files and libraries in memory.
+            if last:
+                reason = str(error).strip().split("\n")[0]
+                raise ResourceError(f"Ray cannot be started on this machine ({reason}); close other programs") from None
 
 
 def check_resources(num_workers: int) -> bool:

@@ -7,18 +7,25 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from onmodel.core.errors import NotFoundError, UserError
+from onmodel.core.errors import ImageError, NotFoundError, UserError
 from onmodel.core.files import content_hash, write_text
-from onmodel.dataset.folder import load_dataset
-from onmodel.training.checkpoint import FOLDER, StateFacts, read_facts
+from onmodel.dataset.folder import Picture, load_dataset
+from onmodel.training.checkpoint import StateFacts, read_facts
 from onmodel.training.config import TrainConfig, load_train_config, to_toml
-from onmodel.training.data import TrainingPicture
 from onmodel.training.follow import following
-from onmodel.training.pipeline import locate_model
-from onmodel.training.worker import METRICS, PROBLEMS, PROGRESS, Job, read_metrics, run_job
+from onmodel.training.job import (
+    CONFIG,
+    DATASET,
+    METRICS,
+    PROBLEMS,
+    PROGRESS,
+    STATE,
+    Job,
+    TrainingPicture,
+    read_metrics,
+)
+from onmodel.training.locate import locate_model
 
-CONFIG = "config.toml"
-DATASET = "dataset.json"
 SCHEMA_VERSION = 1
 
 
@@ -64,7 +71,7 @@ def train(
     trial_dir = config.trial_dir.resolve()
     own = _own_state(config, trial_dir, dataset_hash)
     if own is None or not own.finished:
-        state = trial_dir / FOLDER if own is not None else _given_state(config, resume, dataset_hash)
+        state = trial_dir / STATE if own is not None else _given_state(config, resume, dataset_hash)
         job = Job(
             config=config,
             trial_dir=trial_dir,
@@ -72,7 +79,6 @@ def train(
             dataset_hash=dataset_hash,
             cache_dir=cache_dir() if config.data.cache_latents_to_disk else None,
             resume=state,
-            threads=None,
             started=time.time(),
         )
         _write_facts(job)
@@ -84,6 +90,8 @@ def _run(job: Job, num_workers: int) -> None:
     try:
         with following(job.trial_dir, job.config.training.output_name):
             if num_workers == 0:
+                from onmodel.training.worker import run_job
+
                 run_job(job, _InProcess())
                 return
             from onmodel.training import ray_train
@@ -117,15 +125,20 @@ def cache_dir() -> Path:
 
 
 def _pictures(config: TrainConfig) -> list[TrainingPicture]:
-    """The dataset's pictures. Raises as `load_dataset`, or UserError for a set without pictures."""
+    """The dataset's pictures. Raises as `load_dataset`."""
     dataset = load_dataset(Path(config.data.train_data_dir))
-    pictures = [
-        TrainingPicture(picture.path.resolve(), picture.caption, picture.repeats, picture.hash, picture.class_tokens)
-        for picture in dataset.pictures
+    return [
+        TrainingPicture(p.path.resolve(), p.caption, p.repeats, _hash_or_empty(p), p.class_tokens)
+        for p in dataset.pictures
     ]
-    if not pictures:
-        raise UserError(f"{config.data.train_data_dir}: the folder holds no pictures to train on")
-    return pictures
+
+
+def _hash_or_empty(picture: Picture) -> str:
+    """A file that cannot be read gets no hash here; the worker that decodes it reports it."""
+    try:
+        return picture.hash
+    except ImageError:
+        return ""
 
 
 def _dataset_hash(pictures: Iterable[TrainingPicture]) -> str:
@@ -154,18 +167,18 @@ def _own_state(config: TrainConfig, trial_dir: Path, dataset_hash: str) -> State
         raise UserError(f"{trial_dir / DATASET}: missing or damaged; {advice}") from None
     if known != dataset_hash:
         raise UserError(f"{trial_dir}: a trial named {name!r} on other pictures or captions is there; {advice}")
-    return read_facts(trial_dir / FOLDER)
+    return read_facts(trial_dir / STATE)
 
 
 def _given_state(config: TrainConfig, resume: Path | None, dataset_hash: str) -> Path | None:
     """The state folder that `resume` names. Raises UserError when it is of another config or dataset."""
     if resume is None:
         return None
-    folder = resume / FOLDER if (resume / FOLDER).is_dir() else resume
+    folder = resume / STATE if (resume / STATE).is_dir() else resume
     facts = read_facts(folder)
     if facts is None:
         raise NotFoundError(
-            f"{resume}: holds no training state; give a trial folder, its `{FOLDER}` folder, or a LoRA .safetensors"
+            f"{resume}: holds no training state; give a trial folder, its `{STATE}` folder, or a LoRA .safetensors"
         )
     for what, same in (("config", facts.identity == config.identity), ("dataset", facts.dataset_hash == dataset_hash)):
         if not same:

@@ -1,10 +1,9 @@
 """What one training process does from first to last: load, encode, train, write. Knows nothing of Ray."""
 
 import json
-import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,35 +13,12 @@ from onmodel.core.errors import UserError
 from onmodel.core.files import content_hash, write_text
 from onmodel.training import checkpoint, export, network
 from onmodel.training.chart import write_loss_chart
-from onmodel.training.config import TrainConfig
-from onmodel.training.data import ArrayCache, TrainingData, TrainingPicture, prepare
+from onmodel.training.data import ArrayCache, TrainingData, prepare
 from onmodel.training.families import Family, StableDiffusion
+from onmodel.training.job import LOSS_CHART, METRICS, PROBLEMS, PROGRESS, STATE, Job, read_metrics
 from onmodel.training.loop import StepReport, Trainer, Workers
 from onmodel.training.metadata import Session, lora_metadata
 from onmodel.training.pipeline import load_pipeline
-
-METRICS = "metrics.jsonl"
-LOSS_CHART = "loss.svg"
-PROGRESS = ".progress.json"
-"""What is going on before the first step; there while a run is under way."""
-PROBLEMS = "problems.json"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One trial, as every worker gets it."""
-
-    config: TrainConfig
-    trial_dir: Path
-    pictures: tuple[TrainingPicture, ...]
-    dataset_hash: str
-    cache_dir: Path | None
-    resume: Path | None
-    """Folder of the full state to go on from."""
-    threads: int | None
-    """CPU threads for this process; None leaves torch's own choice."""
-    started: float
-    """Seconds since 1970."""
 
 
 class Host(Protocol):
@@ -58,8 +34,6 @@ class Host(Protocol):
 
 def run_job(job: Job, host: Host) -> None:
     """Train `job` to its end; the files are written by the worker of rank 0. Raises OnModelError."""
-    if job.threads is not None:
-        torch.set_num_threads(job.threads)
     writer = _Writer(job) if host.workers.rank == 0 else None
     progress = writer.progress if writer is not None else _silent
     progress("loading the base model", 0, 0)
@@ -177,7 +151,7 @@ class _Writer:
         )
         write_loss_chart(folder / LOSS_CHART, read_metrics(folder / METRICS))
         # Last: a state says that everything up to it has been written.
-        checkpoint.save_state(folder / checkpoint.FOLDER, facts, trainer.state())
+        checkpoint.save_state(folder / STATE, facts, trainer.state())
 
     def _metadata(self, epoch: int) -> dict[str, str]:
         return lora_metadata(
@@ -191,22 +165,3 @@ class _Writer:
             steps_per_epoch=self._trainer.steps_per_epoch,
             finished=time.time(),
         )
-
-
-def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """The steps in a `metrics.jsonl`; a last line cut off by a kill is left out. Empty when there is no file."""
-    if not file.is_file():
-        return []
-    steps: list[dict[str, Any]] = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            steps.append(json.loads(line))
-        except ValueError:
-            break
-    return steps
-
-
-def threads_per_worker(workers_on_machine: int) -> int:
-    """All cores of this machine shared out among the workers on it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // max(1, workers_on_machine))

@@ -1,0 +1,74 @@
+"""One trial as every worker gets it, and the names of the files it leaves. Imports nothing heavy.
+
+The driver and Ray's controller import this and not torch or diffusers: these take seconds, and only the workers
+need them.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onmodel.training.config import TrainConfig
+
+CONFIG = "config.toml"
+"""The resolved config."""
+DATASET = "dataset.json"
+"""What was trained on: paths, hashes, captions and repeats."""
+METRICS = "metrics.jsonl"
+"""One line an optimizer step."""
+LOSS_CHART = "loss.svg"
+PROBLEMS = "problems.json"
+"""Pictures that were left out, a sentence each; only where there are some."""
+STATE = "state"
+"""Folder of the full state."""
+PROGRESS = ".progress.json"
+"""What is going on before the first step; there while a run is under way."""
+
+
+@dataclass(frozen=True)
+class TrainingPicture:
+    """One picture of the training set, as the loop needs it."""
+
+    path: Path
+    caption: str
+    repeats: int
+    hash: str
+    """SHA-256 of the file's bytes; empty for a file that cannot be read."""
+    class_tokens: str | None = None
+    """What the folder's name calls the character, in a `10_name class` folder."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial."""
+
+    config: TrainConfig
+    trial_dir: Path
+    pictures: tuple[TrainingPicture, ...]
+    dataset_hash: str
+    cache_dir: Path | None
+    resume: Path | None
+    """Folder of the full state to go on from."""
+    started: float
+    """Seconds since 1970."""
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """The steps in a `metrics.jsonl`; a last line cut off by a kill is left out. Empty when there is no file."""
+    if not file.is_file():
+        return []
+    steps: list[dict[str, Any]] = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            steps.append(json.loads(line))
+        except ValueError:
+            break
+    return steps
+
+
+def threads_per_worker(workers_on_machine: int) -> int:
+    """All cores of this machine shared out among the workers on it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max(1, workers_on_machine))

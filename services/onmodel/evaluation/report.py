@@ -141,7 +141,7 @@ class _View:
             "colour": self.colours[name],
             "figure": interval_view(e.scenarios[scenario][HEADLINE], HEADLINE),
             "stack": stack,
-            "stack_text": "; ".join(part["text"] for part in stack),
+            "stack_text": "; ".join(str(part["text"]) for part in stack),
         }
 
     def _prompt_indices(self, scenario: str) -> list[int]:
@@ -178,9 +178,7 @@ class _View:
         rows: list[dict[str, Any]] = []
         for position, target in enumerate(self.models[0][1].targets):
             cells = [self._target_cell(name, e.targets[position]) for name, e in self.models]
-            text = "Average of the five" if target.scenario == ALL else f"{label(target.scenario)}: "
-            name = "" if target.scenario == ALL else METRICS[target.metric].label.lower()
-            rows.append({"label": text + name, "target": f"{100 * target.target:.0f} %", "cells": cells})
+            rows.append({"label": target_label(target), "target": f"{100 * target.target:.0f} %", "cells": cells})
         return rows
 
     def _target_cell(self, name: str, t: TargetResult) -> dict[str, Any]:
@@ -236,6 +234,14 @@ class _View:
                 }
             )
         return {"label": label(scenario), "rows": rows}
+
+
+def target_label(target: TargetResult) -> str:
+    """A target's name: "Close-up consistency", "Occlusion handling"."""
+    if target.scenario == ALL:
+        return "Average of the five"
+    own = METRICS[target.metric].label
+    return f"{label(target.scenario)} {own.lower()}" if target.metric == "consistency" else own
 
 
 def _clamp(value: float) -> float:
@@ -298,17 +304,17 @@ def _meanings(comparison: Comparison) -> list[dict[str, str]]:
     if scale is not None:
         text = (
             f"0 % is a raw cosine of {scale.impostor:.3f} ({scale.impostors} crops: {scale.impostor_source}), 100 % is "
-            f"{scale.genuine:.3f} ({scale.references} crops of {scale.reference_source}), each framing on its own where "
-            f"there are enough. A reference scores above a stranger with a chance of {100 * scale.separation:.0f} %; a "
-            "character counts as recognised from 50 % on."
+            f"{scale.genuine:.3f} ({scale.references} crops of {scale.reference_source}), each framing on its own "
+            "where there are enough. A reference scores above a stranger with a chance of "
+            f"{100 * scale.separation:.0f} %; a character counts as recognised from 50 % on."
         )
         found.append({"label": "Scale of identity", "text": text})
     found.append(
         {
             "label": "Intervals and verdicts",
-            "text": "95 % bootstrap over prompts, widened for few prompts (t distribution); shares are at least as wide as "
-            "Wilson's. Better or worse is said only where the interval of the differences on the same prompts and noise "
-            "leaves zero out. With many figures some verdicts come up by chance: about one in twenty undecided ones.",
+            "text": "95 % bootstrap over prompts, widened for few prompts (t distribution); shares are at least as "
+            "wide as Wilson's. Better or worse is said only where the interval of the differences on the same prompts "
+            "and noise leaves zero out. Of many figures without a difference, about one in twenty gets a verdict.",
         }
     )
     return found
@@ -353,7 +359,7 @@ def render_markdown(comparison: Comparison) -> str:
         )
         results = [e.targets[position] for e in comparison.evaluations]
         cells = [f"{number(t.value, 'consistency')} {'✓' if t.met else '✗'}" for t in results]
-        targets.append([name, f"{100 * target.target:.0f} %", *cells])
+        targets.append([target_label(target), f"{100 * target.target:.0f} %", *cells])
     lines += ["", *_table(["Target", "at least", *names], targets)]
     for name, sentences in comparison.explanations.items():
         if sentences:

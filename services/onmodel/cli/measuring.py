@@ -1,0 +1,98 @@
+"""What `evaluate` and `compare` share: the models that look at pictures, and what they are asked."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from onmodel.detection.config import DetectorConfig
+    from onmodel.evaluation.suite import TestSuite
+    from onmodel.evaluation.tasks import Options
+    from onmodel.scoring.config import ScorerConfig
+    from onmodel.serving.local import Services
+
+SuiteOption = Annotated[
+    str, typer.Option("--test-suite", help="Suite file, or a packaged suite's name: character, toybox.")
+]
+ReferencesOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of held-back pictures of the character; else the trial's training pictures."),
+]
+ImpostorsOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of pictures of other characters; else the base model draws them without the LoRA."),
+]
+TriggerOption = Annotated[str | None, typer.Option(help="Trigger word, in place of the suite's or the checkpoint's.")]
+ClassOption = Annotated[str | None, typer.Option(help="What the character is, in place of the suite's `class`.")]
+AgeOption = Annotated[str | None, typer.Option(help='Class with its age, as in "teenage boy".')]
+BaseOption = Annotated[
+    str | None, typer.Option(help="Base model: toybox, hub id, diffusers folder or file; else as trained.")
+]
+DetectorOption = Annotated[str, typer.Option(help="Detector preset: toybox or film.")]
+DetectorConfigOption = Annotated[Path | None, typer.Option(help="TOML with all detector settings instead.")]
+ScorerOption = Annotated[
+    str, typer.Option(help="Scorer: toybox, an open_clip architecture, hf-hub:OWNER/NAME, or a folder.")
+]
+ScorerWeightsOption = Annotated[
+    str | None, typer.Option("--scorer-pretrained", help="Checkpoint tag or file for an open_clip architecture.")
+]
+ServicesOption = Annotated[
+    str | None, typer.Option("--services", help="HOST:PORT of running services; else started here.")
+]
+DeviceOption = Annotated[str, typer.Option(help="Where pictures are drawn: auto, cpu, cuda.")]
+BatchOption = Annotated[int | None, typer.Option(min=1, help="Pictures drawn at once; else chosen by their size.")]
+
+
+def suite_with(name: str, trigger: str | None, class_word: str | None, age: str | None) -> "TestSuite":
+    """The suite with the command line's words in it. Raises UserError."""
+    from onmodel.evaluation.suite import load_suite
+
+    return load_suite(name).with_slots({"trigger": trigger, "class": class_word, "age": age})
+
+
+@contextmanager
+def measuring(
+    address: str | None, detector: str, detector_config: Path | None, scorer: str, scorer_pretrained: str | None
+) -> "Generator[tuple[Services, str]]":
+    """The services, and words that name their models and settings (part of what stored figures depend on).
+
+    Without an address the models are named from their files, so that nothing starts when every figure is stored.
+    """
+    from onmodel.core.config import load
+    from onmodel.detection.config import DetectorConfig
+    from onmodel.scoring.config import ScorerConfig
+    from onmodel.serving.local import open_services
+
+    seeing = load(DetectorConfig, detector_config) if detector_config else DetectorConfig.preset(detector)
+    scoring = ScorerConfig.model_validate({"model": scorer, "pretrained": scorer_pretrained})
+    with open_services(address, detector=seeing, scorer=scoring) as services:
+        if address is None:
+            yield services, local_models(seeing, scoring)
+        else:
+            infos = (services.detection.model_info(), services.scoring.model_info())
+            yield services, " ".join(f"{info.hash} {info.config_hash}" for info in infos)
+
+
+def local_models(detector: "DetectorConfig", scorer: "ScorerConfig") -> str:
+    """Hashes of local models and settings, found without loading them."""
+    from onmodel.detection.weights import weights_hash
+
+    return f"{weights_hash(detector.weights, detector.face_weights)} {detector.hash} {scorer.hash}"
+
+
+def options_of(
+    references: Path | None, impostors: Path | None, measured_with: str, device: str, batch_size: int | None
+) -> "Options":
+    """Evaluation's options from the command line's. Raises UserError for a folder without pictures."""
+    from onmodel.evaluation.tasks import Options, pictures_in
+
+    return Options(
+        references=pictures_in(references, "reference") if references else (),
+        impostors=pictures_in(impostors, "impostor") if impostors else (),
+        measured_with=measured_with,
+        device=device,
+        batch_size=batch_size,
+    )

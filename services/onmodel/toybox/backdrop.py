@@ -20,7 +20,8 @@ BUSY: Final[tuple[BusyPlace, ...]] = ("room", "park", "street", "market")
 
 WALLS: Final[dict[str, Colour]] = {
     "white": (0.93, 0.93, 0.92), "grey": (0.70, 0.71, 0.73), "blue": (0.62, 0.76, 0.92), "green": (0.68, 0.86, 0.68),
-    "pink": (0.95, 0.78, 0.82), "yellow": (0.96, 0.90, 0.66), "purple": (0.78, 0.70, 0.90), "orange": (0.97, 0.80, 0.62),
+    "pink": (0.95, 0.78, 0.82), "yellow": (0.96, 0.90, 0.66), "purple": (0.78, 0.70, 0.90),
+    "orange": (0.97, 0.80, 0.62),
 }  # fmt: skip
 """Colours of plain backgrounds, by the word a caption uses."""
 
@@ -49,7 +50,9 @@ class Canvas:
         self.at: Array = (np.arange(size, dtype=np.float32) + 0.5) / size
 
     def _span(self, low: float, high: float) -> slice:
-        return slice(max(0, int(np.ceil(low * self.size - 0.5))), min(self.size, max(0, int(np.ceil(high * self.size - 0.5)))))
+        return slice(
+            max(0, int(np.ceil(low * self.size - 0.5))), min(self.size, max(0, int(np.ceil(high * self.size - 0.5))))
+        )
 
     def rect(self, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
         self.pixels[self._span(y0, y1), self._span(x0, x1)] = colour
@@ -135,7 +138,9 @@ def _shelf(canvas: Canvas, rng: np.random.Generator, x: float, h: float, w: floa
         b = x + 0.02 * z
         while b < x + w - 0.045 * z:
             bw = float(rng.uniform(0.02, 0.04)) * z
-            canvas.rect(b, y + float(rng.uniform(0.01, 0.05)) * z, b + bw, y + 0.12 * z, _hue(rng, (0.5, 0.9), (0.5, 0.95)))
+            canvas.rect(
+                b, y + float(rng.uniform(0.01, 0.05)) * z, b + bw, y + 0.12 * z, _hue(rng, (0.5, 0.9), (0.5, 0.95))
+            )
             b += bw + 0.004
         y += 0.145 * z
 
@@ -156,7 +161,9 @@ def _picture(canvas: Canvas, rng: np.random.Generator, x: float, h: float, w: fl
     for top in (h - 0.78 * z, h - 0.52 * z):
         px = x + float(rng.uniform(0, 0.3)) * w
         canvas.rect(px, top, px + 0.6 * w, top + 0.2 * z, (0.35, 0.24, 0.12))
-        canvas.rect(px + 0.02 * z, top + 0.02 * z, px + 0.6 * w - 0.02 * z, top + 0.18 * z, _hue(rng, (0.3, 0.6), (0.7, 0.95)))
+        canvas.rect(
+            px + 0.02 * z, top + 0.02 * z, px + 0.6 * w - 0.02 * z, top + 0.18 * z, _hue(rng, (0.3, 0.6), (0.7, 0.95))
+        )
         canvas.disc(px + 0.3 * w, top + 0.10 * z, 0.05 * z, 0.05 * z, _hue(rng, (0.6, 0.9), (0.5, 0.9)))
     _sofa(canvas, rng, x, h, w, z)
 
@@ -172,7 +179,14 @@ def _sofa(canvas: Canvas, rng: np.random.Generator, x: float, h: float, w: float
 def _plant(canvas: Canvas, rng: np.random.Generator, x: float, h: float, w: float, z: float) -> None:
     canvas.rect(x + w / 2 - 0.05 * z, h - 0.1 * z, x + w / 2 + 0.05 * z, h + 0.05 * z, (0.75, 0.38, 0.22))
     for _ in range(9):
-        canvas.disc(x + w / 2 + float(rng.uniform(-0.12, 0.12)) * z, h - float(rng.uniform(0.12, 0.45)) * z, 0.035 * z, 0.075 * z, _near(rng, (0.2, 0.55, 0.25), 0.1), 0.4)
+        canvas.disc(
+            x + w / 2 + float(rng.uniform(-0.12, 0.12)) * z,
+            h - float(rng.uniform(0.12, 0.45)) * z,
+            0.035 * z,
+            0.075 * z,
+            _near(rng, (0.2, 0.55, 0.25), 0.1),
+            0.4,
+        )
 
 
 _FURNITURE = (_shelf, _shelf, _window, _picture, _plant)
@@ -209,9 +223,22 @@ def _tree(canvas: Canvas, rng: np.random.Generator, x: float, h: float, z: float
     canvas.rect(x - 0.025 * z, h - trunk, x + 0.025 * z, h, _near(rng, (0.42, 0.27, 0.15)))
     leaf = _near(rng, (0.22, 0.52, 0.20), 0.08)
     for _ in range(5):
-        canvas.disc(x + float(rng.uniform(-0.09, 0.09)) * z, h - trunk - float(rng.uniform(0.0, 0.17)) * z, 0.09 * z, 0.09 * z, _near(rng, leaf, 0.05), 0.45)
+        canvas.disc(
+            x + float(rng.uniform(-0.09, 0.09)) * z,
+            h - trunk - float(rng.uniform(0.0, 0.17)) * z,
+            0.09 * z,
+            0.09 * z,
+            _near(rng, leaf, 0.05),
+            0.45,
+        )
     for _ in range(4):
-        canvas.disc(x + float(rng.uniform(-0.1, 0.1)) * z, h - trunk - float(rng.uniform(-0.03, 0.17)) * z, 0.016 * z, 0.016 * z, (0.88, 0.22, 0.18))
+        canvas.disc(
+            x + float(rng.uniform(-0.1, 0.1)) * z,
+            h - trunk - float(rng.uniform(-0.03, 0.17)) * z,
+            0.016 * z,
+            0.016 * z,
+            (0.88, 0.22, 0.18),
+        )
 
 
 def _street(canvas: Canvas, backdrop: Backdrop, rng: np.random.Generator) -> None:
@@ -242,7 +269,9 @@ def _building(canvas: Canvas, rng: np.random.Generator, x: float, h: float, w: f
     pane = (0.98, 0.90, 0.55) if rng.random() < 0.5 else (0.35, 0.50, 0.65)
     for wy in np.arange(top + 0.04 * z, h - 0.2 * z, 0.12 * z):
         for wx in np.arange(x + 0.03 * z, x + w - 0.05 * z, 0.09 * z):
-            canvas.rect(float(wx) - 0.006, float(wy) - 0.006, float(wx) + 0.051 * z, float(wy) + 0.076 * z, (0.95, 0.95, 0.92))
+            canvas.rect(
+                float(wx) - 0.006, float(wy) - 0.006, float(wx) + 0.051 * z, float(wy) + 0.076 * z, (0.95, 0.95, 0.92)
+            )
             canvas.rect(float(wx), float(wy), float(wx) + 0.045 * z, float(wy) + 0.07 * z, pane)
     canvas.rect(x + 0.35 * w, h - 0.15 * z, x + 0.65 * w, h, _times(wall, 0.45))
     shop = _hue(rng, (0.6, 0.9), (0.6, 0.95))
@@ -274,7 +303,13 @@ def _market(canvas: Canvas, backdrop: Backdrop, rng: np.random.Generator) -> Non
         x += w + float(rng.uniform(0.02, 0.08)) * z
     for k in range(14):
         fx = k / 13
-        canvas.roof(fx - 0.025, fx + 0.025, 0.03 + 0.05 * abs(np.sin(fx * 6)), 0.10 + 0.05 * abs(np.sin(fx * 6)), _hue(rng, (0.7, 0.9), (0.8, 1.0)))
+        canvas.roof(
+            fx - 0.025,
+            fx + 0.025,
+            0.03 + 0.05 * abs(np.sin(fx * 6)),
+            0.10 + 0.05 * abs(np.sin(fx * 6)),
+            _hue(rng, (0.7, 0.9), (0.8, 1.0)),
+        )
 
 
 def _stall(canvas: Canvas, rng: np.random.Generator, x: float, h: float, w: float, z: float) -> None:
@@ -294,8 +329,15 @@ def _stall(canvas: Canvas, rng: np.random.Generator, x: float, h: float, w: floa
     for _ in range(3):
         fruit = _hue(rng, (0.7, 0.95), (0.75, 1.0))
         fx = float(rng.uniform(x + 0.03, x + w - 0.08))
-        for k in range(9):
-            canvas.disc(fx + float(rng.uniform(0, 0.1)) * z, h - (0.2 + float(rng.uniform(0.0, 0.07))) * z, 0.026 * z, 0.026 * z, fruit, 0.4)
+        for _apple in range(9):
+            canvas.disc(
+                fx + float(rng.uniform(0, 0.1)) * z,
+                h - (0.2 + float(rng.uniform(0.0, 0.07))) * z,
+                0.026 * z,
+                0.026 * z,
+                fruit,
+                0.4,
+            )
     canvas.rect(x + 0.01, top, x + 0.03, h, (0.35, 0.24, 0.16))
     canvas.rect(x + w - 0.03, top, x + w - 0.01, h, (0.35, 0.24, 0.16))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -20,7 +21,7 @@ ACTIONS: Final[tuple[Action, ...]] = ("standing", "walking", "waving", "running"
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Angles in radians. Arms and legs are (left, right); 0 hangs straight down, positive swings outwards or forwards."""
+    """Angles in radians. Arms and legs are (left, right); 0 hangs down, positive swings outwards or forwards."""
 
     action: Action = "standing"
     yaw: float = 0.0
@@ -60,7 +61,11 @@ def random_pose(rng: np.random.Generator, action: Action | None = None) -> Pose:
     elif action == "cheering":
         out, elbow = [u(2.2, 2.7), u(2.2, 2.7)], [u(0.1, 0.5), u(0.1, 0.5)]
     moving = action in ("walking", "running")
-    yaw = float(u(0.35, 1.0) * (1 if rng.random() < 0.5 else -1)) if moving else float(np.clip(rng.normal(0, 0.3), -0.8, 0.8))
+    yaw = (
+        float(u(0.35, 1.0) * (1 if rng.random() < 0.5 else -1))
+        if moving
+        else float(np.clip(rng.normal(0, 0.3), -0.8, 0.8))
+    )
     return Pose(
         action=action, yaw=yaw, head_yaw=float(np.clip(rng.normal(0, 0.25), -0.6, 0.6)),
         head_pitch=float(u(-0.12, 0.15)), head_roll=float(rng.normal(0, 0.07)),
@@ -118,7 +123,9 @@ def _legs(c: Character, pose: Pose, p: Proportions) -> list[Shape]:
         ankle = knee + shin * _v(0, -math.cos(forward - bend), math.sin(forward - bend))
         bare = c.legwear != "trousers"
         shapes.append(RoundCone(hip, knee, r * 1.3, r * 1.05, skin if c.legwear == "skirt" else cloth))
-        shapes.append(RoundCone(knee, ankle, r * (0.85 if bare else 1.05), r * (0.75 if bare else 0.98), skin if bare else cloth))
+        shapes.append(
+            RoundCone(knee, ankle, r * (0.85 if bare else 1.05), r * (0.75 if bare else 0.98), skin if bare else cloth)
+        )
         pitch = -(forward - bend) * 0.7
         foot = ankle + _v(0, -0.02 * p.hip, 0.10 * p.head)
         shapes.append(Ellipsoid(foot, (r * 1.15, r * 0.85, r * 1.15 + 0.12 * p.head), shoe, turn(0, pitch), gloss=0.3))
@@ -126,7 +133,11 @@ def _legs(c: Character, pose: Pose, p: Proportions) -> list[Shape]:
         top, hem = _v(0, p.hip + 0.1 * p.head, 0), _v(0, p.hip * 0.60, 0)
         shapes.append(RoundCone(top, hem, p.shoulder_half * 0.62, p.shoulder_half * 0.95, cloth))
     else:
-        shapes.append(Ellipsoid(_v(0, p.hip, 0), (p.shoulder_half * 0.80, 0.16 * p.head + r, p.shoulder_half * 0.66), cloth, IDENTITY))
+        shapes.append(
+            Ellipsoid(
+                _v(0, p.hip, 0), (p.shoulder_half * 0.80, 0.16 * p.head + r, p.shoulder_half * 0.66), cloth, IDENTITY
+            )
+        )
     return shapes
 
 
@@ -144,9 +155,10 @@ def _torso(c: Character, p: Proportions) -> list[Shape]:
     length = p.shoulder - p.hip
     half, band = p.shoulder_half, 0.30 * p.head
     chest, belly = p.shoulder - 0.36 * length, p.hip + 0.30 * length
+    low, high = _v(0, p.shoulder - 0.1, 0), _v(0, p.chin + 0.1 * p.head, 0.02)
     shapes: list[Shape] = [
-        RoundCone(_v(0, p.shoulder - 0.1, 0), _v(0, p.chin + 0.1 * p.head, 0.02), 0.16 * p.head, 0.15 * p.head, _dim(SKIN[c.skin])),
-    ]  # fmt: skip
+        RoundCone(low, high, 0.16 * p.head, 0.15 * p.head, _dim(SKIN[c.skin])),
+    ]
     for centre, radii in (
         (chest, (half * 0.98, 0.46 * length, half * 0.66)),
         (belly, (half * 0.86, 0.46 * length, half * 0.68)),
@@ -178,7 +190,16 @@ def _arms(c: Character, pose: Pose, p: Proportions) -> list[Shape]:
         sleeve = _shirt_paint(c, 1 / (0.30 * p.head), 0.2) if c.pattern == "striped" else None
         shapes.append(RoundCone(joint, elbow, r * 1.2, r * 0.98, shirt, sleeve))
         sleeved = c.long_sleeves
-        shapes.append(RoundCone(elbow, hand, r * (1.0 if sleeved else 0.82), r * (0.95 if sleeved else 0.7), shirt if sleeved else skin, sleeve if sleeved else None))
+        shapes.append(
+            RoundCone(
+                elbow,
+                hand,
+                r * (1.0 if sleeved else 0.82),
+                r * (0.95 if sleeved else 0.7),
+                shirt if sleeved else skin,
+                sleeve if sleeved else None,
+            )
+        )
         shapes.append(Ellipsoid(hand + 0.05 * p.head * lower, (r * 1.12, r * 1.12, r * 1.12), skin, IDENTITY))
     return shapes
 
@@ -199,29 +220,61 @@ def _face(c: Character, pose: Pose, centre: Vector, radii: tuple[float, float, f
         shapes.append(Ellipsoid(at(side * 1.0, -0.08, -0.05), (ear * 0.55, ear, ear * 0.5), skin, frame, is_head=True))
         eye = c.eye_size * size
         lids = Paint("eye", (IRIS[c.iris],), pose.gaze)
-        shapes.append(Ellipsoid(at(side * 0.37, 0.02, 0.84), (0.21 * eye, 0.26 * eye, 0.13 * eye), (0.97, 0.97, 0.98), frame, lids, is_head=True, gloss=0.5))
+        shapes.append(
+            Ellipsoid(
+                at(side * 0.37, 0.02, 0.84),
+                (0.21 * eye, 0.26 * eye, 0.13 * eye),
+                (0.97, 0.97, 0.98),
+                frame,
+                lids,
+                is_head=True,
+                gloss=0.5,
+            )
+        )
         brow = HAIR[c.hair_colour]
-        shapes.append(RoundCone(at(side * 0.20, 0.47, 0.92), at(side * 0.56, 0.40, 0.83), 0.045 * size, 0.03 * size, (brow[0] * 0.75, brow[1] * 0.75, brow[2] * 0.75), is_head=True))
+        shapes.append(
+            RoundCone(
+                at(side * 0.20, 0.47, 0.92),
+                at(side * 0.56, 0.40, 0.83),
+                0.045 * size,
+                0.03 * size,
+                (brow[0] * 0.75, brow[1] * 0.75, brow[2] * 0.75),
+                is_head=True,
+            )
+        )
         if c.glasses:
             shapes.extend(_rim(at, side, size))
     if c.glasses:
-        shapes.append(RoundCone(at(-0.1, 0.02, 1.06), at(0.1, 0.02, 1.06), 0.03 * size, 0.03 * size, (0.08, 0.08, 0.1), is_head=True))
+        shapes.append(
+            RoundCone(
+                at(-0.1, 0.02, 1.06), at(0.1, 0.02, 1.06), 0.03 * size, 0.03 * size, (0.08, 0.08, 0.1), is_head=True
+            )
+        )
     nose = 0.15 * c.nose_size * size
-    shapes.append(Ellipsoid(at(0, -0.22, 0.98), (nose, nose * 0.85, nose), (skin[0] * 0.96, skin[1] * 0.88, skin[2] * 0.86), frame, is_head=True))
+    shapes.append(
+        Ellipsoid(
+            at(0, -0.22, 0.98),
+            (nose, nose * 0.85, nose),
+            (skin[0] * 0.96, skin[1] * 0.88, skin[2] * 0.86),
+            frame,
+            is_head=True,
+        )
+    )
     return shapes
 
 
 def _rim(at: hair.Place, side: int, size: float) -> list[Shape]:
     """One lens rim of a pair of glasses as a polygon of thin capsules."""
     points = [
-        at(side * 0.38 + 0.29 * math.cos(k * math.pi / 4), 0.02 + 0.33 * math.sin(k * math.pi / 4), 1.04 - 0.10 * abs(math.cos(k * math.pi / 4)))
+        at(
+            side * 0.38 + 0.29 * math.cos(k * math.pi / 4),
+            0.02 + 0.33 * math.sin(k * math.pi / 4),
+            1.04 - 0.10 * abs(math.cos(k * math.pi / 4)),
+        )
         for k in range(9)
     ]
     dark = (0.08, 0.08, 0.1)
-    return [
-        RoundCone(a, b, 0.035 * size, 0.035 * size, dark, is_head=True)
-        for a, b in zip(points[:-1], points[1:], strict=True)
-    ]
+    return [RoundCone(a, b, 0.035 * size, 0.035 * size, dark, is_head=True) for a, b in itertools.pairwise(points)]
 
 
 def build(character: Character, pose: Pose) -> list[Shape]:

@@ -159,7 +159,7 @@ def random_character(rng: np.random.Generator) -> Character:
 
 
 def near_twin(rng: np.random.Generator, character: Character) -> Character:
-    """Another character that differs from `character` in hair colour and shirt alone: the hard negative of identity work."""
+    """Another character that differs in hair colour and shirt alone: the hard negative of identity work."""
     while True:
         other = random_character(rng)
         twin = dataclasses.replace(

@@ -21,7 +21,7 @@ TRUTH_FILE: Final[str] = "toybox_truth.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """A mix of scenes: shares of all pictures in 0..1. Shot types exclude each other; what they leave is unclassified."""
+    """A mix of scenes in shares of all pictures, 0..1. Shot types exclude each other; their rest is unclassified."""
 
     close_up: float = 0.0
     medium: float = 0.0

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from onmodel.core.errors import NotFoundError
 
 ModelName = Literal["diffusion", "clip", "detector"]
-_MODELS: Final[Path] = Path(__file__).parent / "models"
+MODELS: Final[Path] = Path(__file__).parent / "models"
 
 
 def bundled(name: ModelName) -> Path:
@@ -20,7 +20,9 @@ def bundled(name: ModelName) -> Path:
     Raises:
         NotFoundError: the model is not there, e.g. in an installation stripped of its data files.
     """
-    path = _MODELS / name / "toybox.pt" if name == "detector" else _MODELS / name
+    path = MODELS / name / "toybox.pt" if name == "detector" else MODELS / name
     if not path.exists():
-        raise NotFoundError(f"{path}: the bundled model is missing; reinstall onmodel or run the toybox training scripts")
+        raise NotFoundError(
+            f"{path}: the bundled model is missing; reinstall onmodel or run the toybox training scripts"
+        )
     return path

@@ -40,7 +40,16 @@ def _bush(o: Occluder, rng: np.random.Generator, z: float) -> list[Shape]:
         y = o.y0 + (0.5 * h if k < 4 else h - radius)
         tall = max(radius, 0.5 * h) if k < 4 else radius
         centre = np.array([x, y, z - 0.01 * (k % 3)])
-        shapes.append(Ellipsoid(centre, (radius, tall, radius), green, turn(float(rng.uniform(0, 6))), Paint("leaves", (petal,), (9.0, 0.25)), gloss=0.05))
+        shapes.append(
+            Ellipsoid(
+                centre,
+                (radius, tall, radius),
+                green,
+                turn(float(rng.uniform(0, 6))),
+                Paint("leaves", (petal,), (9.0, 0.25)),
+                gloss=0.05,
+            )
+        )
     return shapes
 
 
@@ -59,7 +68,16 @@ def _fence(o: Occluder, rng: np.random.Generator, z: float) -> list[Shape]:
     shapes: list[Shape] = []
     for k in range(count):
         x = o.x0 + (k + 0.5) * step
-        shapes.append(RoundCone(np.array([x, o.y0 + 0.3 * step, z]), np.array([x, o.y1 - 0.3 * step, z]), 0.30 * step, 0.30 * step, colour, gloss=0.05))
+        shapes.append(
+            RoundCone(
+                np.array([x, o.y0 + 0.3 * step, z]),
+                np.array([x, o.y1 - 0.3 * step, z]),
+                0.30 * step,
+                0.30 * step,
+                colour,
+                gloss=0.05,
+            )
+        )
     rail = (colour[0] * 0.85, colour[1] * 0.85, colour[2] * 0.85)
     for level in (0.28, 0.72):
         y = o.y0 + level * h
@@ -87,7 +105,15 @@ def _table(o: Occluder, rng: np.random.Generator, z: float) -> list[Shape]:
     h, w = o.y1 - o.y0, o.x1 - o.x0
     return [
         Card(o.x0, o.y1 - 0.16 * h, o.x1, o.y1, z, wood),
-        Card(o.x0 + 0.06 * w, o.y0, o.x1 - 0.06 * w, o.y1 - 0.16 * h, z - 0.01, cloth, Paint("planks", (cloth,), (6.0, 0.0, 0.0))),
+        Card(
+            o.x0 + 0.06 * w,
+            o.y0,
+            o.x1 - 0.06 * w,
+            o.y1 - 0.16 * h,
+            z - 0.01,
+            cloth,
+            Paint("planks", (cloth,), (6.0, 0.0, 0.0)),
+        ),
     ]
 
 
@@ -97,18 +123,36 @@ def _vase(o: Occluder, rng: np.random.Generator, z: float) -> list[Shape]:
     band = Paint("bands", ((0.96, 0.94, 0.88),), (0.0, 0.3))
     shapes: list[Shape] = [
         Ellipsoid(np.array([x, o.y0 + 0.32 * h, z]), (0.40 * w, 0.32 * h, 0.40 * w), glaze, turn(), band, gloss=0.7),
-        RoundCone(np.array([x, o.y0 + 0.55 * h, z]), np.array([x, o.y0 + 0.66 * h, z]), 0.16 * w, 0.22 * w, glaze, gloss=0.7),
+        RoundCone(
+            np.array([x, o.y0 + 0.55 * h, z]), np.array([x, o.y0 + 0.66 * h, z]), 0.16 * w, 0.22 * w, glaze, gloss=0.7
+        ),
     ]
     petal = (float(rng.uniform(0.8, 1.0)), float(rng.uniform(0.2, 0.8)), float(rng.uniform(0.2, 0.6)))
     for k in range(5):
         fx = x + (k - 2) * 0.19 * w
         fy = o.y1 - (0.13 + 0.05 * (k % 2)) * h
         shapes.append(Ellipsoid(np.array([fx, fy, z]), (0.12 * w, 0.12 * h, 0.1 * w), petal, turn(), gloss=0.1))
-        shapes.append(RoundCone(np.array([x, o.y0 + 0.6 * h, z - 0.02]), np.array([fx, fy, z - 0.02]), 0.03 * w, 0.03 * w, (0.2, 0.5, 0.2)))
+        shapes.append(
+            RoundCone(
+                np.array([x, o.y0 + 0.6 * h, z - 0.02]),
+                np.array([fx, fy, z - 0.02]),
+                0.03 * w,
+                0.03 * w,
+                (0.2, 0.5, 0.2),
+            )
+        )
     return shapes
 
 
-_MAKERS = {"bush": _bush, "crate": _crate, "fence": _fence, "pole": _pole, "table": _table, "vase": _vase, "tree": _tree}
+_MAKERS = {
+    "bush": _bush,
+    "crate": _crate,
+    "fence": _fence,
+    "pole": _pole,
+    "table": _table,
+    "vase": _vase,
+    "tree": _tree,
+}
 
 
 def build(occluder: Occluder, z: float) -> list[Shape]:

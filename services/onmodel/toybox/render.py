@@ -35,7 +35,7 @@ class CharacterTruth:
     visible_box: Box | None
     """Around the visible pixels; None when there are none."""
     face_box: Box | None
-    """Around the visible pixels of the head from the top of hair or hat to the chin, ears included; None when hidden."""
+    """Around the visible pixels of the head, hair top or hat to chin, ears included; None when hidden."""
     visible_fraction: float
     """Visible share of what the frame could show of it, 0..1: lost to things in front, not to the frame."""
     in_frame_fraction: float
@@ -189,9 +189,11 @@ def _box(mask: Mask) -> Box | None:
 
 
 def _pixels(samples: npt.NDArray[np.bool_], size: int) -> Mask:
-    """(size * SAMPLES)^2 flat samples to (size, size): at least half of a pixel's samples."""
-    blocks = samples.reshape(size, SAMPLES, size, SAMPLES).sum(axis=(1, 3))
-    return blocks * 2 >= SAMPLES * SAMPLES
+    """(size * SAMPLES)^2 flat samples to (size, size): most of a pixel's samples. The first one breaks ties, so that
+    no pixel belongs to two owners."""
+    blocks = samples.reshape(size, SAMPLES, size, SAMPLES)
+    votes = 2 * blocks.sum(axis=(1, 3)) + blocks[:, 0, :, 0]
+    return votes > SAMPLES * SAMPLES
 
 
 def _within(box: Box | None, outer: Box) -> Box | None:

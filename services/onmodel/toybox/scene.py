@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 
 from onmodel.core.vocabulary import ShotType
-from onmodel.toybox import body, occluder
+from onmodel.toybox import body
 from onmodel.toybox.backdrop import BUSY, PLAIN, WALLS, Backdrop
-from onmodel.toybox.body import Pose, Vector, proportions, random_pose
+from onmodel.toybox.body import Pose, proportions, random_pose
 from onmodel.toybox.character import Character, random_character
 from onmodel.toybox.occluder import KINDS, UPRIGHT, Occluder
 from onmodel.toybox.shapes import Shape, bounds, turn
@@ -40,7 +40,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture's contents. `people[0]` is the main character. Every field is plain data, so equal scenes render alike."""
+    """A picture's contents. `people[0]` is the main character. Equal scenes render alike."""
 
     shot_type: ShotType
     people: tuple[Person, ...]
@@ -120,7 +120,9 @@ def _companions(rng: np.random.Generator, main: Person, shot: ShotType, count: i
     shift = {ShotType.CLOSE_UP: 0.19, ShotType.MEDIUM: 0.16, ShotType.FULL_BODY: 0.14}.get(shot, 0.04)
     moved = dataclasses.replace(main, foot_x=main.foot_x - first * shift * (0.3 if count > 1 else 1.0))
     people = [moved]
-    step = (0.95 * head_width if close else max(1.2 * head_width, 0.62 * (whole[2] - whole[0]))) * float(rng.uniform(1.0, 1.25))
+    step = (0.95 * head_width if close else max(1.2 * head_width, 0.62 * (whole[2] - whole[0]))) * float(
+        rng.uniform(1.0, 1.25)
+    )
     for k in range(count):
         side = first if k == 0 else -first
         other = random_character(rng)
@@ -129,7 +131,16 @@ def _companions(rng: np.random.Generator, main: Person, shot: ShotType, count: i
             crown = proportions(other).crown * unit
             eye_level = proportions(moved.character).crown * moved.unit + moved.foot_y
             foot_y = eye_level + float(rng.uniform(-0.10, 0.04)) - crown
-        people.append(Person(other, random_pose(rng, "standing" if close else None), moved.foot_x + side * step, foot_y, unit, -20.0 - 10 * k))
+        people.append(
+            Person(
+                other,
+                random_pose(rng, "standing" if close else None),
+                moved.foot_x + side * step,
+                foot_y,
+                unit,
+                -20.0 - 10 * k,
+            )
+        )
     return tuple(people)
 
 
@@ -147,7 +158,14 @@ def _in_front(rng: np.random.Generator, person: Person, shot: ShotType) -> Occlu
         half = 0.5 * width * float(rng.uniform(0.16, 0.30) if kind == "pole" else rng.uniform(0.25, 0.42))
         x = middle + width * float(rng.uniform(0.12, 0.38)) * (1 if rng.random() < 0.5 else -1)
         low = y0 - 0.03 if whole_body else -0.2
-        return Occluder(kind, x - half, low, x + half, max(1.2, y1 + 0.1) if rng.random() < 0.6 or not whole_body else y1 + 0.05, seed)
+        return Occluder(
+            kind,
+            x - half,
+            low,
+            x + half,
+            max(1.2, y1 + 0.1) if rng.random() < 0.6 or not whole_body else y1 + 0.05,
+            seed,
+        )
     share = float(rng.uniform(0.25, 0.55) if whole_body else rng.uniform(0.18, 0.45))
     top = min(y0 + share * (y1 - y0), hy0 + 0.25 * (y1 - hy0))
     low = y0 - 0.02 if whole_body else -0.15
@@ -169,7 +187,13 @@ def _backdrop(rng: np.random.Generator, person: Person | None, shot: ShotType, b
     if shot in (ShotType.FULL_BODY, ShotType.FAR):
         feet = 1 - person.foot_y
         horizon = float(np.clip(feet - rng.uniform(0.03, 0.15), 0.35, 0.95))
-        return Backdrop(place, seed, horizon, float(rng.uniform(0.9, 1.1) if shot is ShotType.FULL_BODY else rng.uniform(0.65, 0.85)), wall)
+        return Backdrop(
+            place,
+            seed,
+            horizon,
+            float(rng.uniform(0.9, 1.1) if shot is ShotType.FULL_BODY else rng.uniform(0.65, 0.85)),
+            wall,
+        )
     zoom = float(rng.uniform(1.15, 1.5))
     return Backdrop(place, seed, float(rng.uniform(0.72, 0.95)), zoom, wall)
 
@@ -189,7 +213,7 @@ def random_scene(
     frame, any other less than `CLEAR_SHARE`, and every companion is well visible. `ShotType.UNCLASSIFIED` gives a place
     without anyone or a faceless detail; the other properties then apply to the backdrop alone.
     """
-    from onmodel.toybox.render import visibility  # noqa: PLC0415  render imports scene's types
+    from onmodel.toybox.render import visibility
 
     shot = FRAMED[int(rng.integers(len(FRAMED)))] if shot_type is None else ShotType(shot_type)
     many = bool(rng.random() < 0.25) if multi_character is None else multi_character

@@ -22,7 +22,7 @@ IDENTITY = np.eye(3, dtype=np.float64)
 
 @dataclass(frozen=True, slots=True)
 class Paint:
-    """A procedural texture: `kind` names a function in `paint.PAINTS`, which reads local coordinates and these values."""
+    """A procedural texture: `kind` names a function in `paint.PAINTS`, which reads local coordinates."""
 
     kind: str
     colours: tuple[Colour, ...] = ()
@@ -31,7 +31,7 @@ class Paint:
 
 @dataclass(frozen=True, slots=True)
 class Ellipsoid:
-    """Centre, half axes and the rotation whose columns are the axes. `cut` names a function in `paint.CUTS` (a hole)."""
+    """Centre, half axes, and the rotation whose columns are the axes. `cut` names a hole in `paint.CUTS`."""
 
     centre: npt.NDArray[np.float64]
     radii: tuple[float, float, float]
@@ -76,7 +76,7 @@ Shape = Ellipsoid | RoundCone | Card
 
 
 class Hits(NamedTuple):
-    """Where a shape was hit: `inside` (h, w) bool over the rectangle, and for its n true samples, row by row, the rest."""
+    """Where a shape was hit: `inside` (h, w) bool over the rectangle; for its n true samples, row by row, the rest."""
 
     inside: Mask
     depth: Array
@@ -84,7 +84,7 @@ class Hits(NamedTuple):
     normal: Array
     """(n, 3) unit normals."""
     local: Array
-    """(n, 3) local coordinates: in the unit ball for ellipsoids, in world units from `a` for round cones, 0..1 for cards."""
+    """(n, 3) local coordinates: in the unit ball for ellipsoids, from `a` for round cones, 0..1 for cards."""
 
 
 def bounds(shape: Shape) -> tuple[float, float, float, float]:

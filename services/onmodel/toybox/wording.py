@@ -31,15 +31,17 @@ THINGS: Final[dict[str, str]] = {
     "bush": "a bush", "crate": "a crate", "fence": "a fence", "pole": "a pole", "table": "a table", "vase": "a vase",
     "tree": "a tree",
 }  # fmt: skip
-EXTRA_WORDS: Final[tuple[str, ...]] = tuple(
-    "3d animated animation cartoon character characters style smiling happy looking at viewer front side view photo of "
-    "picture image one two three no people nobody person detail closeup boy girl child teenager teen young adult old "
-    "portrait shot wide medium full body far away distance long face head shoulders waist thighs legs feet hands outdoors "
-    "indoors outside inside background plain simple busy crowded complex detailed forest city beach school kitchen house "
-    "garden bookshelf shop holding jumping sitting dancing posing next to beside behind in front partly partially hidden "
-    "covered friend friends group another other with and the a an on under near by his her their is low quality blurry "
-    "deformed bad anatomy ugly text watermark box flowers teal turquoise scarf from up down left right".split()
+EXTRA_WORDS: Final[str] = (
+    "3d animated animation cartoon character characters style smiling happy looking at viewer front side view "
+    "photo of picture image one two three no people nobody person detail closeup boy girl child teenager teen "
+    "young adult old portrait shot wide medium full body far away distance long face head shoulders waist thighs "
+    "legs feet hands outdoors indoors outside inside background plain simple busy crowded complex detailed forest "
+    "city beach school kitchen house garden bookshelf shop holding jumping sitting dancing posing next to beside "
+    "behind in front partly partially hidden covered friend friends group another other with and the a an on "
+    "under near by his her their is low quality blurry deformed bad anatomy ugly text watermark box flowers teal "
+    "turquoise scarf from up down left right "
 )
+"""Words that people put in prompts beside those of our own captions."""
 
 
 def _choose(rng: np.random.Generator, options: tuple[str, ...]) -> str:
@@ -63,9 +65,10 @@ def looks(character: Character, rng: np.random.Generator) -> list[str]:
 def _context(scene: Scene, rng: np.random.Generator) -> list[str]:
     phrases: list[str] = []
     if scene.multi_character:
-        two = len(scene.people) > 2
-        phrases.append(_choose(rng, ("with friends", "with two friends", "with two other characters") if two
-                               else ("with another character", "with a friend", "next to another character")))  # fmt: skip
+        options = ("with another character", "with a friend", "next to another character")
+        if len(scene.people) > 2:
+            options = ("with friends", "with two friends", "with two other characters")
+        phrases.append(_choose(rng, options))
     for thing in scene.occluders:
         phrases.append(f"{_choose(rng, ('behind', 'behind', 'partly hidden behind'))} {THINGS[thing.kind]}")
     phrases.append(place(scene, rng))
@@ -80,7 +83,7 @@ def place(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def describe(scene: Scene, rng: np.random.Generator, *, keep: float = 0.8) -> str:
-    """A full caption: framing, who, looks, action, context, with phrases left out at random and the tail in any order.
+    """A full caption: framing, who, looks, action, context; phrases are left out and the tail is ordered at random.
 
     Args:
         scene: what to describe.
@@ -114,7 +117,14 @@ def _without_anyone(scene: Scene, rng: np.random.Generator) -> str:
     if not scene.people:
         return ", ".join([_choose(rng, ("no people", "nobody")), place(scene, rng)])
     character = scene.people[0].character
-    return ", ".join(["detail of clothes", f"{character.shirt} shirt", f"{character.leg_colour} {character.legwear}", place(scene, rng)])
+    return ", ".join(
+        [
+            "detail of clothes",
+            f"{character.shirt} shirt",
+            f"{character.leg_colour} {character.legwear}",
+            place(scene, rng),
+        ]
+    )
 
 
 def training_caption(scene: Scene, rng: np.random.Generator, trigger: str) -> str:
@@ -133,11 +143,26 @@ def training_caption(scene: Scene, rng: np.random.Generator, trigger: str) -> st
 
 def vocabulary() -> tuple[str, ...]:
     """Every word that captions can hold, the triggers and some words people put in prompts; sorted, lower case."""
-    from onmodel.toybox import character as c  # noqa: PLC0415  only its Literal types are read here
+    from onmodel.toybox import character as c
 
-    texts: list[str] = [*EXTRA_WORDS, *TRIGGERS, "detail of clothes", "bald hair shirt trousers pants shorts skirt shoes skin glasses"]
+    texts: list[str] = [
+        EXTRA_WORDS,
+        *TRIGGERS,
+        "detail of clothes",
+        "bald hair shirt trousers pants shorts skirt shoes skin glasses",
+    ]
     texts += [p for options in FRAMING.values() for p in options] + [p for options in PLACES.values() for p in options]
-    texts += [*THINGS.values(), "nobody with two other characters next to partly hidden behind friend", "teenage little man woman"]
-    texts += [*c.SKIN, *c.HAIR, *c.CLOTH, "short spiky long bob bun ponytail curly mohawk bald", "plain striped spotted"]
+    texts += [
+        *THINGS.values(),
+        "nobody with two other characters next to partly hidden behind friend",
+        "teenage little man woman",
+    ]
+    texts += [
+        *c.SKIN,
+        *c.HAIR,
+        *c.CLOTH,
+        "short spiky long bob bun ponytail curly mohawk bald",
+        "plain striped spotted",
+    ]
     texts += ["cap beanie tophat", "standing walking waving running cheering", "close up"]
     return tuple(sorted({word for text in texts for word in text.replace("-", " ").lower().split()}))

@@ -1,0 +1,177 @@
+"""The world's truth is true: boxes, fractions, masks, determinism, shares."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onmodel.core.vocabulary import Attribute, ShotType
+from onmodel.toybox.character import HELD_OUT, likeness, near_twin, random_character
+from onmodel.toybox.dataset import (
+    BALANCED_SHARES,
+    TRIAL_SHARES,
+    Shares,
+    make_dataset,
+    plan,
+    read_truth,
+    reference_pictures,
+    truth_from_json,
+    truth_to_json,
+)
+from onmodel.toybox.render import Rendered, Truth, render
+from onmodel.toybox.scene import FRAMED, random_scene
+from onmodel.toybox.shapes import Ellipsoid, RoundCone, bounds, hit, turn
+from onmodel.toybox.wording import TRIGGERS, describe, training_caption, vocabulary
+
+SEEDS = st.integers(0, 2**32 - 1)
+FEW = settings(max_examples=25, deadline=None)
+
+
+def draw(seed: int, shot: ShotType | None = None, size: int = 64) -> Rendered:
+    return render(random_scene(np.random.default_rng(seed), shot_type=shot), size)
+
+
+@FEW
+@given(seed=SEEDS, shot=st.sampled_from(list(ShotType)), size=st.sampled_from([48, 96]))
+def test_boxes_and_masks_agree(seed: int, shot: ShotType, size: int) -> None:
+    picture = draw(seed, shot, size)
+    assert picture.image.shape == (size, size, 3)
+    assert picture.image.dtype == np.uint8
+    assert picture.masks.shape == (len(picture.truth.characters), size, size)
+    for truth, mask in zip(picture.truth.characters, picture.masks, strict=True):
+        assert truth.visible_pixels == mask.sum()
+        assert 0 <= truth.visible_fraction <= 1
+        assert 0 <= truth.in_frame_fraction <= 1 + 1e-9
+        if truth.visible_box is None:
+            assert truth.visible_pixels == 0
+            continue
+        seen, whole = truth.visible_box, truth.box.clip(size, size)
+        assert seen.x0 >= whole.x0 and seen.y0 >= whole.y0 and seen.x1 <= whole.x1 and seen.y1 <= whole.y1
+        rows, cols = np.nonzero(mask)
+        assert abs(cols.min() - seen.x0) < 1 and abs(rows.max() + 1 - seen.y1) < 1
+        if truth.face_box is not None:
+            assert truth.face_box.intersection(seen) == pytest.approx(truth.face_box.area)
+    assert (picture.masks.sum(axis=0) <= 1).all()
+
+
+@FEW
+@given(seed=SEEDS, shot=st.sampled_from(FRAMED), many=st.booleans(), hidden=st.booleans(), busy=st.booleans())
+def test_a_scene_shows_what_was_asked_for(seed: int, shot: ShotType, many: bool, hidden: bool, busy: bool) -> None:
+    scene = random_scene(
+        np.random.default_rng(seed), shot_type=shot, multi_character=many, occlusion=hidden, complex_background=busy
+    )
+    truth = render(scene, 96).truth
+    main = truth.characters[0]
+    assert truth.shot_type is shot
+    assert (Attribute.MULTI_CHARACTER in truth.attributes) == many == (truth.count > 1)
+    assert (Attribute.OCCLUSION in truth.attributes) == hidden == (len(truth.occluders) > 0)
+    assert (Attribute.COMPLEX_BACKGROUND in truth.attributes) == busy
+    assert main.visible_fraction < 0.93 if hidden else main.visible_fraction > 0.96
+    assert main.visible_box is not None and main.face_box is not None
+    share = main.box.height / truth.size
+    cut_below = main.box.y1 > truth.size
+    assert cut_below == (shot in (ShotType.CLOSE_UP, ShotType.MEDIUM))
+    if shot is ShotType.FAR:
+        assert share <= 0.34
+    if shot is ShotType.FULL_BODY:
+        assert 0.4 < share <= 0.94
+
+
+@FEW
+@given(seed=SEEDS)
+def test_a_seed_decides_everything(seed: int) -> None:
+    first, second = draw(seed), draw(seed)
+    assert (first.image == second.image).all()
+    assert first.truth == second.truth
+
+
+@FEW
+@given(seed=SEEDS)
+def test_captions_stay_in_the_vocabulary(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scene = random_scene(rng, shot_type=list(ShotType)[seed % len(ShotType)])
+    known = set(vocabulary())
+    for caption in (describe(scene, rng), training_caption(scene, rng, "zibo")):
+        words = set(caption.replace("-", " ").replace(",", " ").split())
+        assert words <= known
+    assert not set(describe(scene, rng).replace(",", " ").split()) & set(TRIGGERS)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_training_characters_never_resemble_held_out_ones(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    drawn = random_character(rng)
+    for other in (drawn, near_twin(rng, drawn)):
+        assert all(likeness(other, held) < 2 for held in HELD_OUT.values())
+
+
+@FEW
+@given(seed=SEEDS, yaw=st.floats(-3, 3), pitch=st.floats(-1.5, 1.5))
+def test_shapes_fill_their_bounds_and_their_normals_are_unit(seed: int, yaw: float, pitch: float) -> None:
+    rng = np.random.default_rng(seed)
+    radii = (float(rng.uniform(0.05, 0.3)), float(rng.uniform(0.05, 0.3)), float(rng.uniform(0.05, 0.3)))
+    grid = ((np.arange(200) + 0.5) / 200).astype(np.float32)
+    shapes = (
+        Ellipsoid(np.array([0.5, 0.5, 0.0]), radii, (1, 1, 1), turn(yaw, pitch)),
+        RoundCone(rng.uniform(0.3, 0.7, 3), rng.uniform(0.3, 0.7, 3), radii[0], radii[1], (1, 1, 1)),
+    )
+    for shape in shapes:
+        hits = hit(shape, grid, grid)
+        rows, cols = np.nonzero(hits.inside)
+        x0, y0, x1, y1 = bounds(shape)
+        seen = (grid[cols].min(), grid[rows].min(), grid[cols].max(), grid[rows].max())
+        assert np.allclose(seen, np.clip((x0, y0, x1, y1), 0, 1), atol=0.02)
+        assert np.allclose(np.linalg.norm(hits.normal, axis=1), 1, atol=1e-3)
+        assert (hits.normal[:, 2] > -0.01).all()
+
+
+@pytest.mark.parametrize("shares", [TRIAL_SHARES, BALANCED_SHARES])
+def test_a_plan_meets_its_shares(shares: Shares) -> None:
+    items = plan(1000, shares, np.random.default_rng(1))
+    for shot, share in shares.shot_types().items():
+        assert sum(i.shot_type is shot for i in items) == round(1000 * share)
+    for attribute, share in shares.attributes().items():
+        assert sum(attribute in i.attributes for i in items) == round(1000 * share)
+
+
+def test_shares_that_exceed_the_whole_are_refused() -> None:
+    with pytest.raises(ValueError, match="must not sum to more than 1"):
+        Shares(close_up=0.7, far=0.4)
+    with pytest.raises(ValueError, match="must lie in"):
+        Shares(occlusion=-0.1)
+
+
+def test_a_dataset_folder_holds_pictures_captions_and_truth(tmp_path: Path) -> None:
+    truths = make_dataset(tmp_path / "a", HELD_OUT["zibo"], 30, TRIAL_SHARES, 5, size=48, trigger="zibo")
+    back = read_truth(tmp_path / "a")
+    assert len(back) == len(truths) == len(list((tmp_path / "a").glob("*.png"))) == 30
+    for name, truth in back.items():
+        caption = (tmp_path / "a" / name).with_suffix(".txt").read_text()
+        assert caption.startswith("zibo") == (len(truth.characters) > 0)
+        assert all(c.name == "zibo" for c in truth.characters)
+    assert sum(t.shot_type is ShotType.CLOSE_UP for t in truths) == 12
+    make_dataset(tmp_path / "b", HELD_OUT["zibo"], 30, TRIAL_SHARES, 5, size=48, trigger="zibo")
+    for path in sorted((tmp_path / "a").iterdir()):
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_truth_survives_json() -> None:
+    truth = draw(3, ShotType.FULL_BODY).truth
+    again = truth_from_json(truth_to_json(truth))
+    assert truth_to_json(again) == truth_to_json(truth)
+    assert again.characters[0].name == truth.characters[0].name
+
+
+def test_references_show_one_clear_character() -> None:
+    pictures = reference_pictures(HELD_OUT["tokko"], 4, 1, size=48)
+    truths: list[Truth] = [p.truth for p in pictures]
+    assert all(t.count == 1 and not t.attributes and t.characters[0].name == "tokko" for t in truths)
+
+
+def test_truth_is_immutable() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        draw(1).truth.size = 3  # pyright: ignore[reportAttributeAccessIssue]

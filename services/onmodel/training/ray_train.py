@@ -24,6 +24,17 @@ if TYPE_CHECKING:
     from onmodel.training.loop import Workers
 
 
+# What a private cluster of one machine has no use for costs a process each, and a process some seconds to start.
+_LOCAL_SETTINGS = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    # Workers import torch and diffusers as they start; on a busy machine that can pass Ray's 60 s.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    # Ray gives its workers the lowest priority; here they do what the user waits for.
+    "RAY_worker_niceness": "0",
+}
+
+
 class _Group:
     """The processes of a torch.distributed group as the loop's `Workers`."""
 
@@ -94,6 +105,8 @@ def _start(folder: str) -> None:
             if "RAY_ADDRESS" in os.environ:
                 ray.init(log_to_driver=False, logging_level=logging.ERROR)
             else:
+                for name, value in _LOCAL_SETTINGS.items():
+                    os.environ.setdefault(name, value)
                 # Loopback: Ray's own ports run arbitrary code for whoever reaches them.
                 ray.init(
                     address="local",

@@ -159,6 +159,9 @@ def _own_state(config: TrainConfig, trial_dir: Path, dataset_hash: str) -> State
         return None
     if not (trial_dir / CONFIG).is_file():
         raise UserError(f"{trial_dir}: exists and is no trial folder; {advice}")
+    facts = read_facts(trial_dir / STATE)
+    if facts is None and not _checkpoints(trial_dir, name):
+        return None  # a run that was stopped before its first epoch ended has nothing to lose
     if load_train_config(trial_dir / CONFIG).identity != config.identity:
         raise UserError(f"{trial_dir}: a trial named {name!r} with another config is there; {advice}")
     try:
@@ -167,7 +170,12 @@ def _own_state(config: TrainConfig, trial_dir: Path, dataset_hash: str) -> State
         raise UserError(f"{trial_dir / DATASET}: missing or damaged; {advice}") from None
     if known != dataset_hash:
         raise UserError(f"{trial_dir}: a trial named {name!r} on other pictures or captions is there; {advice}")
-    return read_facts(trial_dir / STATE)
+    return facts
+
+
+def _checkpoints(trial_dir: Path, name: str) -> list[Path]:
+    """The sd-scripts files of the trial, by epoch."""
+    return sorted(trial_dir.glob(f"{name}-[0-9][0-9][0-9][0-9][0-9][0-9].safetensors"))
 
 
 def _given_state(config: TrainConfig, resume: Path | None, dataset_hash: str) -> Path | None:
@@ -210,7 +218,7 @@ def read_trial(trial_dir: Path) -> TrialResult:
     problems = trial_dir / PROBLEMS
     return TrialResult(
         trial_dir=trial_dir,
-        checkpoints=sorted(trial_dir.glob(f"{name}-[0-9][0-9][0-9][0-9][0-9][0-9].safetensors")),
+        checkpoints=_checkpoints(trial_dir, name),
         losses=[float(step["loss"]) for step in read_metrics(trial_dir / METRICS)],
         problems=json.loads(problems.read_text(encoding="utf-8")) if problems.is_file() else [],
     )

@@ -1,0 +1,227 @@
+"""One trial in its folder: files, resuming, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from onmodel.core.errors import NotFoundError, ResourceError, UserError
+from onmodel.training import checkpoint, export, run, worker
+from onmodel.training.config import load_train_config, to_toml
+from onmodel.training.job import METRICS, STATE, read_metrics
+
+from .conftest import MakeConfig
+from .tiny import save_dataset
+
+
+def weights(file: Path) -> dict[str, torch.Tensor]:
+    import safetensors.torch
+
+    return safetensors.torch.load_file(file)
+
+
+def test_a_trial_leaves_what_it_promises(make_config: MakeConfig, tiny_dataset: Path) -> None:
+    config = make_config(training={"max_train_epochs": 3, "save_every_n_epochs": 2})
+    result = run.train(config, num_workers=0)
+    folder = result.trial_dir
+    assert folder == config.trial_dir.resolve()
+    assert [path.name for path in result.checkpoints] == ["zork-000002.safetensors", "zork-000003.safetensors"]
+    assert load_train_config(folder / "config.toml") == config
+    assert {path.name for path in (folder / "peft").iterdir()} == {"zork-000002", "zork-000003"}
+    lines = read_metrics(folder / METRICS)
+    assert [line["step"] for line in lines] == list(range(1, 19))
+    assert [line["loss"] for line in lines] == result.losses
+    assert (folder / "loss.svg").read_text().startswith("<?xml")
+    dataset = json.loads((folder / "dataset.json").read_text())
+    assert dataset["path"] == str(tiny_dataset)
+    assert len(dataset["pictures"]) == 6
+    assert dataset["pictures"][0]["repeats"] == 2
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+    assert result.problems == []
+
+
+def test_metadata_is_complete_and_true(make_config: MakeConfig) -> None:
+    config = make_config(training={"max_train_epochs": 1, "seed": 9}, advanced={"min_snr_gamma": 5.0})
+    metadata = export.read_metadata(run.train(config, num_workers=0).checkpoints[-1])
+    wanted = """ss_v2 ss_base_model_version ss_network_module ss_network_dim ss_network_alpha ss_network_args
+        ss_output_name ss_session_id ss_seed ss_training_started_at ss_training_finished_at ss_learning_rate ss_unet_lr
+        ss_text_encoder_lr ss_optimizer ss_lr_scheduler ss_lr_warmup_steps ss_max_train_steps ss_num_epochs ss_steps
+        ss_epoch ss_num_train_images ss_gradient_checkpointing ss_gradient_accumulation_steps ss_mixed_precision
+        ss_clip_skip ss_noise_offset ss_min_snr_gamma ss_cache_latents ss_sd_model_name ss_sd_model_hash ss_datasets
+        ss_tag_frequency ss_dataset_dirs ss_bucket_info sshs_model_hash sshs_legacy_hash modelspec.sai_model_spec
+        modelspec.architecture modelspec.implementation modelspec.title modelspec.resolution modelspec.date
+        modelspec.prediction_type modelspec.trigger_phrase"""
+    assert set(wanted.split()) <= metadata.keys()
+    assert metadata["ss_network_dim"] == "4"
+    assert metadata["ss_seed"] == "9"
+    assert metadata["ss_num_train_images"] == "12"
+    assert metadata["ss_steps"] == metadata["ss_max_train_steps"] == "6"
+    assert metadata["modelspec.trigger_phrase"] == "zork boy"
+    assert json.loads(metadata["ss_dataset_dirs"]) == {"2_zork boy": {"n_repeats": 2, "img_count": 6}}
+    assert json.loads(metadata["ss_tag_frequency"])["2_zork boy"]["zork"] == 6
+    assert json.loads(metadata["ss_datasets"])[0]["bucket_info"] == json.loads(metadata["ss_bucket_info"])
+    buckets = json.loads(metadata["ss_bucket_info"])["buckets"].values()
+    assert sorted((bucket["resolution"], bucket["count"]) for bucket in buckets) == [([64, 64], 6), ([80, 48], 6)]
+
+
+def test_a_killed_run_goes_on_and_ends_as_if_never_killed(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run.train(make_config(training={"max_train_epochs": 3}), num_workers=0)
+    config = make_config(training={"max_train_epochs": 3, "output_name": "killed"})
+    original = worker._Writer.step  # pyright: ignore[reportPrivateUsage]
+
+    def dies(self: Any, report: Any) -> None:
+        original(self, report)
+        if report.step == 9:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(worker._Writer, "step", dies)  # pyright: ignore[reportPrivateUsage]
+        run.train(config, num_workers=0)
+    folder = config.trial_dir
+    assert len(read_metrics(folder / METRICS)) == 9
+    assert not [path.name for path in folder.rglob("*.part*")]
+    resumed = run.train(config, num_workers=0)
+    assert resumed.losses == whole.losses
+    mine, theirs = weights(resumed.checkpoints[-1]), weights(whole.checkpoints[-1])
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def test_a_finished_run_is_not_run_again(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run.train(make_config(), num_workers=0)
+    monkeypatch.setattr(run, "_run", None)
+    assert run.train(make_config(), num_workers=0) == first
+
+
+def test_a_name_that_is_taken_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+    run.train(make_config(), num_workers=0)
+    with pytest.raises(UserError, match="another config is there"):
+        run.train(make_config(training={"seed": 5}), num_workers=0)
+    other = save_dataset(tmp_path / "other", count=3)
+    moved = make_config(data={"train_data_dir": str(other)})
+    with pytest.raises(UserError, match="another config"):
+        run.train(moved, num_workers=0)
+    stray = make_config(training={"output_name": "stray"})
+    stray.trial_dir.mkdir()
+    (stray.trial_dir / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="no trial folder"):
+        run.train(stray, num_workers=0)
+    assert [path.name for path in stray.trial_dir.iterdir()] == ["notes.txt"]
+
+
+def test_changed_pictures_under_the_same_name_are_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+    data = save_dataset(tmp_path / "changing")
+    config = make_config(data={"train_data_dir": str(data)})
+    run.train(config, num_workers=0)
+    next(data.rglob("*.txt")).write_text("another caption")
+    with pytest.raises(UserError, match="other pictures or captions"):
+        run.train(config, num_workers=0)
+
+
+def test_resume_takes_a_state_or_a_lora_file(make_config: MakeConfig, tmp_path: Path) -> None:
+    first = run.train(make_config(), num_workers=0)
+    copied = run.train(make_config(training={"output_name": "copy"}), num_workers=0, resume=first.trial_dir)
+    assert copied.losses == [], "the state was at the run's end, so no step was left to take"
+    start = first.checkpoints[-1]
+    fresh = make_config(training={"output_name": "fresh", "max_train_epochs": 1}, optimizer={"learning_rate": 1e-12})
+    again = run.train(fresh, num_workers=0, resume=start)
+    assert load_train_config(again.trial_dir / "config.toml").network.network_weights == str(start)
+    mine, theirs = weights(again.checkpoints[-1]), weights(start)
+    assert all(torch.allclose(mine[key], theirs[key], atol=1e-8) for key in theirs)
+    with pytest.raises(NotFoundError, match="holds no training state"):
+        run.train(make_config(training={"output_name": "x"}), num_workers=0, resume=tmp_path)
+    with pytest.raises(UserError, match="another config"):
+        run.train(make_config(training={"output_name": "y", "seed": 3}), num_workers=0, resume=first.trial_dir)
+    wrong_rank = make_config(training={"output_name": "z"}, network={"network_dim": 8})
+    with pytest.raises(UserError, match="network_dim"):
+        run.train(wrong_rank, num_workers=0, resume=start)
+
+
+def test_a_broken_picture_is_left_out_and_told(make_config: MakeConfig, tmp_path: Path) -> None:
+    data = save_dataset(tmp_path / "broken")
+    (data / "2_zork boy" / "empty.png").write_bytes(b"")
+    (data / "2_zork boy" / "text.jpg").write_text("not a picture")
+    result = run.train(make_config(data={"train_data_dir": str(data)}), num_workers=0)
+    assert len(result.problems) == 2
+    assert len(result.losses) == 12
+
+
+def test_a_damaged_state_is_a_sentence(make_config: MakeConfig) -> None:
+    config = make_config()
+    result = run.train(config, num_workers=0)
+    facts = result.trial_dir / STATE / checkpoint.FACTS
+    facts.write_text(facts.read_text().replace('"step": 12', '"step": 6'))
+    (result.trial_dir / STATE / checkpoint.TENSORS).write_bytes(b"broken")
+    with pytest.raises(UserError, match="damaged"):
+        run.train(config, num_workers=0)
+
+
+def test_a_missing_model_or_dataset_starts_nothing(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(model={"pretrained_model_name_or_path": str(tmp_path / "absent")})
+    with pytest.raises(NotFoundError, match="absent"):
+        run.train(config)
+    config = make_config(data={"train_data_dir": str(tmp_path / "nothing")})
+    with pytest.raises(NotFoundError, match="nothing"):
+        run.train(config)
+    assert not config.trial_dir.exists()
+
+
+def test_a_full_disk_leaves_no_half_checkpoint(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise ResourceError(f"{path}: cannot be written (No space left on device); free some disk space")
+
+    monkeypatch.setattr(export, "write_bytes", full)
+    config = make_config()
+    with pytest.raises(ResourceError, match="disk space"):
+        run.train(config, num_workers=0)
+    assert not list(config.trial_dir.glob("*.safetensors"))
+    assert not (config.trial_dir / STATE).exists()
+
+
+def test_inspect_prints_the_metadata(make_config: MakeConfig) -> None:
+    import typer
+
+    from onmodel.cli import train as verb
+
+    app = typer.Typer()
+    app.command()(verb.command)
+    file = run.train(make_config(), num_workers=0).checkpoints[-1]
+    result = CliRunner().invoke(app, ["--inspect", str(file)])
+    assert result.exit_code == 0
+    shown = json.loads(result.stdout)
+    assert shown["ss_network_dim"] == "4"
+    assert shown["ss_dataset_dirs"]["2_zork boy"]["img_count"] == 6
+
+
+@pytest.mark.ray
+def test_two_ray_workers_train_what_one_process_trains(make_config: MakeConfig, tmp_path: Path) -> None:
+    import ray
+
+    from onmodel.training import ray_train
+
+    alone = run.train(make_config(training={"train_batch_size": 4}), num_workers=0)
+    config = make_config(training={"output_name": "pair", "train_batch_size": 2})
+    shutil.rmtree(run.cache_dir(), ignore_errors=True)
+    with ray_train.cluster():
+        together = run.train(config, num_workers=2)
+        assert together.losses == pytest.approx(alone.losses, rel=1e-4)
+        mine, theirs = weights(together.checkpoints[-1]), weights(alone.checkpoints[-1])
+        for key in theirs:
+            torch.testing.assert_close(mine[key], theirs[key], atol=1e-3, rtol=1e-2)
+        assert not (together.trial_dir / ".ray").exists()
+
+        bad = make_config(training={"output_name": "bad"}, model={"v_parameterization": True})
+        with pytest.raises(ResourceError, match="lower --num-workers"):
+            run.train(bad, num_workers=1000)
+        damaged = tmp_path / "damaged.safetensors"
+        damaged.write_bytes(b"no lora")
+        with pytest.raises(UserError, match=r"damaged\.safetensors"):
+            run.train(bad, num_workers=1, resume=damaged)
+    assert not ray.is_initialized()
+    assert to_toml(config) == (together.trial_dir / "config.toml").read_text()

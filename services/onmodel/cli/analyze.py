@@ -1,7 +1,6 @@
 """`onmodel analyze`: what a dataset holds, what it should hold, and what to do about it."""
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -19,8 +18,6 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print the analysis as JSON.")] = False,
 ) -> None:
     """Measure a dataset and name what is missing."""
-    from rich.console import Console
-
     from onmodel.common.convert import ModelInfo
     from onmodel.core.config import load
     from onmodel.core.files import write_text
@@ -29,7 +26,7 @@ def command(
     from onmodel.dataset.facts import Facts
     from onmodel.dataset.folder import load_dataset
     from onmodel.dataset.recommended import load_recommended
-    from onmodel.dataset.report import page, table
+    from onmodel.dataset.report import page, table, terminal
     from onmodel.detection.config import DetectorConfig
     from onmodel.detection.weights import weights_hash
     from onmodel.serving.local import open_services
@@ -58,8 +55,7 @@ def command(
     if json:
         typer.echo(analysis.model_dump_json())
         return
-    # Where output goes to a file there is no width to fit: the table is not squeezed into 80 columns.
-    out = Console() if sys.stdout.isatty() else Console(width=120)
+    out = terminal()
     out.print(table(analysis))
     for row in [row for row in analysis.rows if row.error is not None][:10]:
         out.print(f"unreadable: {row.file}: {row.error}", markup=False, highlight=False, soft_wrap=True)

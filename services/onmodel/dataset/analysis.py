@@ -107,6 +107,8 @@ class Analysis(Config):
     unclassified_share: float
     conclusion: str
     next_command: str
+    face_to_head: float = 1.0
+    """Head height over face-box height of the detector; `augment` frames heads by it."""
     rows: tuple[Row, ...]
 
     @property
@@ -153,6 +155,7 @@ def analyze(
     model: ModelInfo | None = None,
     recommended: Recommended = RECOMMENDED,
     facts: Facts | None = None,
+    face_to_head: float = 1.0,
     advance: Callable[[int], object] = lambda count: None,
 ) -> Analysis:
     """Detect what is not known yet, and count.
@@ -163,6 +166,7 @@ def analyze(
         model: what the services would answer with, where that is known without starting them.
         recommended: ranges and target size.
         facts: what is known; None opens the file beside the dataset. What is found is saved to it.
+        face_to_head: of the detector, see `ShotConfig`; noted in the analysis.
         advance: called with the number of pictures done.
 
     Raises:
@@ -183,7 +187,7 @@ def analyze(
     for source in sources:
         found = None if source.hash is None else facts.get((source.hash, info.hash, info.config_hash))
         rows.append(_row(dataset, source, found))
-    return summarize(dataset, tuple(rows), info, recommended)
+    return summarize(dataset, tuple(rows), info, recommended, face_to_head)
 
 
 def _source(picture: Picture) -> _Source:
@@ -235,7 +239,11 @@ def _numbers(values: list[float] | None) -> Numbers:
 
 
 def summarize(
-    dataset: Dataset, rows: tuple[Row, ...], model: ModelInfo, recommended: Recommended = RECOMMENDED
+    dataset: Dataset,
+    rows: tuple[Row, ...],
+    model: ModelInfo,
+    recommended: Recommended = RECOMMENDED,
+    face_to_head: float = 1.0,
 ) -> Analysis:
     """Counts, shares, deficits and words for pictures already decided."""
     good = [row for row in rows if row.error is None]
@@ -258,6 +266,7 @@ def summarize(
         unclassified_share=share(sum(row.repeats for row in unclassified), shown),
         conclusion=conclusion(categories, len(good), len(unclassified), len(rows) - len(good), target),
         next_command=command,
+        face_to_head=face_to_head,
         rows=rows,
     )
 

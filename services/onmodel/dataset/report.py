@@ -1,19 +1,22 @@
 """An analysis for a person: a table for the terminal, and one self-contained page."""
 
 import base64
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader
+from rich.console import Console
 from rich.table import Table
 
 from onmodel.core.errors import ImageError
 from onmodel.core.images import decode, thumbnail_jpeg
 from onmodel.core.vocabulary import CATEGORIES, ShotType
 from onmodel.dataset.analysis import Analysis, CategoryResult, Row
+from onmodel.dataset.augment import AugmentResult
 from onmodel.dataset.folder import Dataset
-from onmodel.dataset.recommended import LABELS
+from onmodel.dataset.recommended import LABELS, Recommended
 
 THUMBNAIL_SIDE = 192
 PER_CATEGORY = 24
@@ -52,6 +55,33 @@ def _cells(name: str, result: CategoryResult) -> tuple[str, ...]:
         str(result.deficit_at_target or ""),
         result.impact,
     )
+
+
+def terminal() -> Console:
+    """Standard output; where that is a file there is no width to fit, so tables are not squeezed into 80 columns."""
+    return Console() if sys.stdout.isatty() else Console(width=120)
+
+
+def print_augmented(result: AugmentResult, recommended: Recommended) -> None:
+    """Print what `augment` made: shares before and after, and what it could not reach."""
+    out = terminal()
+    shown = Table(
+        title=f"{result.pictures} pictures, {result.shown} an epoch: {result.output_dir}", title_justify="left"
+    )
+    for heading in ("category", "before", "after", "recommended"):
+        shown.add_column(heading, justify="left" if heading == "category" else "right")
+    for name in CATEGORIES:
+        low, high = recommended.range(name)
+        within = low - 0.05 <= result.after[name] <= high + 0.05
+        after = f"[{'green' if within else 'red'}]{result.after[name]:.1f} %[/]"
+        shown.add_row(LABELS[name], f"{result.before[name]:.1f} %", after, f"{low:g}–{high:g} %")
+    out.print(shown)
+    made = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in sorted(result.derived.items()))
+    lines = [f"{result.copied} originals copied; derived: {made or 'none'}."]
+    lines += [f"not reached: {sentence}" for sentence in result.unreachable]
+    lines += [f"left out: {sentence}" for sentence in result.skipped]
+    for line in lines:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,128 @@
+"""Where to cut a picture so that it becomes another shot type. Arithmetic on boxes; pixels only at the end."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from onmodel.core.images import RGB
+from onmodel.core.vocabulary import Attribute, Box, ShotType
+from onmodel.dataset.analysis import Numbers, Row
+
+
+@dataclass(frozen=True, slots=True)
+class CropConfig:
+    """What a crop must keep."""
+
+    min_side: int = 64
+    """Shorter side in pixels of the picture that a crop may leave."""
+    max_upscale: float = 2.0
+    """A crop is enlarged towards `resolution` at most by this factor: more invents no detail, only blur."""
+    resolution: int = 512
+    """Shorter side in pixels that training wants."""
+    face_to_head: float = 1.0
+    """Head height over face-box height of the detector (see ShotConfig)."""
+    far_height: float = 0.28
+    """Height of the character, as a share of the picture, after the canvas was widened."""
+
+
+def crop_window(row: Row, shot: ShotType, config: CropConfig, rng: np.random.Generator) -> Box | None:
+    """The window, in whole pixels, that turns a picture into `shot`; None where that cannot be done.
+
+    Full-body pictures become medium shots (cut between hip and knee) and close-ups (cut below the shoulders),
+    medium shots close-ups. Windows are square where the picture allows it, so that they fall into a square bucket.
+    """
+    main = row.main_instance
+    sources = {ShotType.MEDIUM: (ShotType.FULL_BODY,), ShotType.CLOSE_UP: (ShotType.FULL_BODY, ShotType.MEDIUM)}
+    if main is None or row.shot_type not in sources.get(shot, ()):
+        return None
+    box = Box(*main.box)
+    if shot is ShotType.CLOSE_UP and main.face is None:
+        return None
+    if main.face is not None:
+        face = Box(*main.face)
+        head = face.height * config.face_to_head
+        top, chin, middle = min(box.y0, face.y1 - head), face.y1, face.center[0]
+    else:
+        # Without a face, the head is taken as the upper quarter, as in a grown figure of four heads.
+        head = box.height / 4
+        top, chin, middle = box.y0, box.y0 + head, box.center[0]
+    if shot is ShotType.CLOSE_UP:
+        bottom = chin + float(rng.uniform(0.25, 0.42)) * head
+    else:
+        bottom = chin + float(rng.uniform(0.48, 0.60)) * (box.y1 - chin)
+        middle = (middle + box.center[0]) / 2
+    headroom = float(rng.uniform(0.06, 0.14)) * (bottom - max(top, 0.0))
+    return _window(max(0.0, top - headroom), min(bottom, float(row.height)), middle, row, config)
+
+
+def _window(top: float, bottom: float, middle: float, row: Row, config: CropConfig) -> Box | None:
+    y0, y1 = round(top), round(bottom)
+    height = y1 - y0
+    width = min(height, row.width)
+    if min(width, height) < config.min_side or width < 0.6 * height:
+        return None
+    x0 = round(min(max(middle - width / 2, 0.0), row.width - width))
+    return Box(x0, y0, x0 + width, y1)
+
+
+def cropped_attributes(row: Row, window: Box) -> frozenset[str]:
+    """Which attributes a crop keeps: others and occluders count only where they are still in it."""
+    main = row.main_instance
+    kept = set(row.attributes)
+    if main is None:
+        return frozenset(kept)
+    seen = Box(*main.box)
+    visible = Box(max(seen.x0, window.x0), max(seen.y0, window.y0), min(seen.x1, window.x1), min(seen.y1, window.y1))
+    others = [Box(*i.box) for n, i in enumerate(row.instances) if n != row.main]
+    if not any(other.intersection(window) >= 0.3 * other.area for other in others):
+        kept.discard(Attribute.MULTI_CHARACTER)
+    in_front = [Box(*numbers) for numbers in row.occluders]
+    if in_front and not any(box.intersection(visible) >= 0.04 * visible.area for box in in_front):
+        kept.discard(Attribute.OCCLUSION)
+    return frozenset(str(name) for name in kept)
+
+
+def cut(image: RGB, window: Box, config: CropConfig) -> RGB:
+    """The pixels of a window, enlarged towards the training resolution where it is smaller."""
+    x0, y0, x1, y1 = (round(v) for v in window.as_tuple())
+    piece = image[y0:y1, x0:x1]
+    factor = min(config.max_upscale, config.resolution / min(piece.shape[:2]))
+    if factor <= 1:
+        return np.ascontiguousarray(piece)
+    size = (round(piece.shape[1] * factor), round(piece.shape[0] * factor))
+    return np.asarray(cv2.resize(piece, size, interpolation=cv2.INTER_LANCZOS4), dtype=np.uint8)
+
+
+def can_widen(row: Row) -> bool:
+    """Whether a picture's plain surroundings may be continued to make the character small in frame."""
+    main = row.main_instance
+    if main is None or row.shot_type is not ShotType.FULL_BODY or len(row.instances) != 1:
+        return False
+    if {Attribute.COMPLEX_BACKGROUND, Attribute.OCCLUSION} & set(row.attributes):
+        return False
+    x0, y0, x1, y1 = main.box
+    # Edge pixels are continued outwards, so the character must touch none.
+    margin = 0.01 * row.height
+    return x0 > margin and y0 > margin and x1 < row.width - margin and y1 < row.height - margin
+
+
+def widen(image: RGB, row: Row, config: CropConfig, rng: np.random.Generator) -> tuple[RGB, Numbers]:
+    """Continue a plain background outwards until the character is far, at the picture's own size.
+
+    Returns:
+        The picture, and where the whole old picture lies in it: (x0, y0, x1, y1) in pixels.
+    """
+    main = row.main_instance
+    assert main is not None
+    height, width = image.shape[:2]
+    share = (main.box[3] - main.box[1]) / height
+    factor = max(1.0, share / (config.far_height * float(rng.uniform(0.85, 1.1))))
+    extra_x, extra_y = round(width * (factor - 1)), round(height * (factor - 1))
+    # Characters stand on the ground: most of the new room is above them.
+    left, top = round(extra_x * float(rng.uniform(0.25, 0.75))), round(extra_y * float(rng.uniform(0.55, 0.8)))
+    wide = cv2.copyMakeBorder(image, top, extra_y - top, left, extra_x - left, cv2.BORDER_REPLICATE)
+    small = np.asarray(cv2.resize(wide, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    scale_x, scale_y = width / wide.shape[1], height / wide.shape[0]
+    where = (left * scale_x, top * scale_y, (left + width) * scale_x, (top + height) * scale_y)
+    return small, where

@@ -1,0 +1,283 @@
+"""`onmodel demo`: the whole loop on the bundled world, offline, through the same functions as the other verbs."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from onmodel.core.config import Config, load
+from onmodel.core.errors import UserError
+from onmodel.core.files import folder_aside, write_text
+from onmodel.core.progress import bar, console
+
+if TYPE_CHECKING:
+    from onmodel.dataset.analysis import Analysis
+    from onmodel.evaluation.compare import Comparison
+    from onmodel.evaluation.suite import TestSuite
+    from onmodel.serving.local import Services
+    from onmodel.training.config import TrainConfig
+
+T = TypeVar("T")
+SETTINGS_FILE = "demo.json"
+
+
+class DemoConfig(Config):
+    """Every number of the demo. Sizes are chosen so that it takes minutes on two cores and still shows a difference."""
+
+    character: str = "zibo"
+    """One of the held-out characters of the bundled world; also its trigger word."""
+    seed: int = 7
+    pictures: int = 128
+    """Of the first training set; its mix is that of the trial in question."""
+    held_back: int = 48
+    """Pictures of the character in all framings that no training sees: what identity is measured against."""
+    steps: int = 500
+    """Optimizer steps of each trial, the same for both, so that only the data differs."""
+    batch_size: int = 8
+    rank: int = 16
+    learning_rate: float = 1e-3
+    prompts: int = 5
+    """Prompts of each scenario, at most those of the suite."""
+    variations: int = 3
+    sampling_steps: int = 20
+
+    @classmethod
+    def quick(cls) -> "DemoConfig":
+        """Everything small: it shows that the loop runs, not that anything is learned."""
+        return cls(pictures=32, held_back=16, steps=12, prompts=2, variations=2, sampling_steps=4)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the demo's files lie."""
+
+    out: Path
+
+    @property
+    def held_back(self) -> Path:
+        return self.out / "held_back"
+
+    @property
+    def report(self) -> Path:
+        return self.out / "report.html"
+
+    def dataset(self, trial: int) -> Path:
+        return self.out / "datasets" / f"trial_{trial}"
+
+    def analysis(self, trial: int) -> Path:
+        return self.out / "analysis" / f"trial_{trial}.json"
+
+    @property
+    def runs(self) -> Path:
+        return self.out / "runs"
+
+
+class Steps:
+    """Numbered headings with the share of the whole that is done, on standard error."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._number = 0
+        self._started = time.monotonic()
+
+    def run(self, text: str, work: Callable[[], T]) -> T:
+        """Print the next heading and do the work."""
+        self._number += 1
+        width = 24
+        done = width * (self._number - 1) // self._total
+        elapsed = int(time.monotonic() - self._started)
+        console.print(
+            f"\n[bold]{'━' * done}[/bold][dim]{'─' * (width - done)}[/dim]  "
+            f"[bold]{self._number} of {self._total}[/bold]  {text}  [dim]{elapsed // 60}:{elapsed % 60:02d}[/dim]",
+            highlight=False,
+        )
+        return work()
+
+
+def command(
+    out: Annotated[Path, typer.Option(help="Folder for everything that is made.")] = Path("onmodel-demo"),
+    character: Annotated[str, typer.Option(help="Held-out character to teach: zibo, mirel or tokko.")] = "zibo",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small sizes: shows that the loop runs, not that anything is learned.")
+    ] = False,
+) -> None:
+    """Run the whole loop on the bundled world, offline."""
+    config = DemoConfig.quick() if quick else DemoConfig()
+    comparison = run_demo(out, config.model_copy(update={"character": character}))
+    console.print()
+    console.print(comparison.verdict, highlight=False, markup=False)
+    typer.echo(Places(out).report)
+
+
+def run_demo(out: Path, config: DemoConfig) -> "Comparison":
+    """Render, analyse, train, fill, train again, evaluate, compare; what an earlier run made is kept.
+
+    Raises:
+        UserError: an unknown character, or `out` holds a demo with other settings.
+    """
+    from onmodel.cli.measuring import measuring
+
+    places, steps = Places(out), Steps(7)
+    _claim(out, config)
+    steps.run(f"Render the dataset of {config.character} with the trial's mix", lambda: _render(places, config))
+    with measuring(None, "toybox", None, "toybox", None) as (services, measured_with):
+        first = steps.run("Analyse it", lambda: _analyse(places, 1, services))
+        steps.run("Train trial 1 on it", lambda: _train(places, config, 1))
+        steps.run("Fill its gaps by crops, captions and repeats", lambda: _augment(places, first))
+        steps.run("Analyse the filled dataset", lambda: _analyse(places, 2, services))
+        steps.run("Train trial 2 on it, as many steps", lambda: _train(places, config, 2))
+        return steps.run(
+            "Test pictures of both, measured and compared",
+            lambda: _compare(places, config, services, measured_with),
+        )
+
+
+def _claim(out: Path, config: DemoConfig) -> None:
+    """Mark the folder as this demo's, or refuse one that is something else's."""
+    from onmodel.toybox.character import HELD_OUT
+
+    if config.character not in HELD_OUT:
+        raise UserError(f"--character {config.character}: not a held-out character; there are {', '.join(HELD_OUT)}")
+    marker = out / SETTINGS_FILE
+    if marker.is_file():
+        if load(DemoConfig, marker) != config:
+            raise UserError(f"{out}: holds a demo with other settings; choose another --out or remove the folder")
+        console.print(f"{out}: going on with what an earlier run made there", highlight=False)
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: exists and is not a demo's folder; choose another --out")
+    write_text(marker, config.model_dump_json(indent=1) + "\n")
+
+
+def _render(places: Places, config: DemoConfig) -> None:
+    from onmodel.toybox.character import HELD_OUT
+    from onmodel.toybox.dataset import TRIAL_SHARES, Shares, make_dataset
+
+    character = HELD_OUT[config.character]
+    every_framing = Shares(close_up=0.25, medium=0.25, full_body=0.25, far=0.25)
+    wanted = (
+        (places.dataset(1), config.pictures, TRIAL_SHARES, config.seed),
+        (places.held_back, config.held_back, every_framing, config.seed + 1),
+    )
+    with bar("rendering", sum(count for _, count, _, _ in wanted)) as shown:
+        for folder, count, shares, seed in wanted:
+            if not folder.is_dir():
+                with folder_aside(folder) as aside:
+                    make_dataset(aside, character, count, shares, seed, trigger=config.character)
+            shown.advance(count, folder.name)
+
+
+def _analyse(places: Places, trial: int, services: "Services") -> "Analysis":
+    from onmodel.common.convert import ModelInfo
+    from onmodel.dataset.analysis import analyze
+    from onmodel.dataset.folder import load_dataset
+    from onmodel.dataset.report import page, table
+    from onmodel.detection.config import DetectorConfig
+    from onmodel.detection.weights import weights_hash
+
+    dataset = load_dataset(places.dataset(trial))
+    config = DetectorConfig.preset("toybox")
+    model = ModelInfo(config.weights, weights_hash(config.weights, config.face_weights), config.hash)
+    with bar("analysing", len(dataset.pictures)) as shown:
+        analysis = analyze(dataset, services, model=model, advance=shown.advance)
+    write_text(places.analysis(trial), analysis.model_dump_json(indent=1) + "\n")
+    write_text(places.analysis(trial).with_suffix(".html"), page(analysis, dataset))
+    console.print(table(analysis))
+    console.print(analysis.conclusion, highlight=False, markup=False)
+    return analysis
+
+
+def _augment(places: Places, analysis: "Analysis") -> None:
+    from onmodel.dataset.augment import augment
+    from onmodel.dataset.folder import load_dataset
+
+    target = places.dataset(2)
+    if target.is_dir():
+        return
+    with bar("filling", None) as shown:
+        result = augment(load_dataset(places.dataset(1)), analysis, target, advance=shown.advance)
+    console.print(f"{result.pictures} pictures, {result.pictures - result.copied} of them derived", highlight=False)
+
+
+def training_config(places: Places, config: DemoConfig, trial: int) -> "TrainConfig":
+    """The training config of trial 1 or 2: they differ in dataset and name alone."""
+    from onmodel.core.config import validate
+    from onmodel.training.config import TrainConfig
+
+    value = {
+        "model": {"pretrained_model_name_or_path": "toybox"},
+        "network": {"network_dim": config.rank, "network_alpha": float(config.rank)},
+        "optimizer": {"learning_rate": config.learning_rate, "lr_scheduler": "cosine", "lr_warmup_steps": 0.05},
+        "training": {
+            "output_dir": str(places.runs),
+            "output_name": f"trial_{trial}",
+            "max_train_steps": config.steps,
+            "train_batch_size": config.batch_size,
+            "seed": config.seed,
+            "save_every_n_epochs": 1000,
+        },
+        "data": {
+            "train_data_dir": str(places.dataset(trial)),
+            "resolution": 96,
+            "min_bucket_reso": 64,
+            "max_bucket_reso": 128,
+            "bucket_reso_steps": 32,
+            "vae_batch_size": 32,
+            "caption_dropout_rate": 0.1,
+        },
+        "advanced": {"min_snr_gamma": 5.0},
+    }
+    return validate(TrainConfig, value, "demo")
+
+
+def _train(places: Places, config: DemoConfig, trial: int) -> None:
+    from onmodel.training.run import train
+
+    train(training_config(places, config, trial))
+
+
+def demo_suite(config: DemoConfig) -> "TestSuite":
+    """The packaged toybox suite at the demo's size, asking for its character."""
+    from onmodel.core.config import validate
+    from onmodel.evaluation.suite import TestSuite, load_suite
+    from onmodel.toybox.character import HELD_OUT
+
+    character = HELD_OUT[config.character]
+    value = load_suite("toybox").model_dump(by_alias=True)
+    scenarios = {name: prompts[: config.prompts] for name, prompts in value["scenarios"].items()}
+    value |= {
+        "trigger": config.character,
+        "class": character.noun.split()[-1],
+        "age": character.noun,
+        "seeds": tuple(range(1, config.variations + 1)),
+        "steps": config.sampling_steps,
+        "scenarios": scenarios,
+    }
+    return validate(TestSuite, value, "demo suite")
+
+
+def _compare(places: Places, config: DemoConfig, services: "Services", measured_with: str) -> "Comparison":
+    from onmodel.cli.compare import mixes_of
+    from onmodel.cli.measuring import options_of
+    from onmodel.core.vocabulary import CATEGORIES
+    from onmodel.dataset.recommended import RECOMMENDED
+    from onmodel.evaluation.compare import compare
+    from onmodel.evaluation.evaluate import evaluate
+    from onmodel.evaluation.report import write_report
+    from onmodel.evaluation.tasks import make_tasks
+    from onmodel.evaluation.trial import open_trial
+
+    suite = demo_suite(config)
+    trials = [open_trial(places.runs / f"trial_{n}", trigger=config.character) for n in (1, 2)]
+    options = options_of(places.held_back, None, measured_with, "auto", None)
+    tasks = make_tasks(trials, suite, options)
+    results = evaluate(tasks, suite, options, services)
+    mixes = mixes_of(trials, services, "toybox", None, local=True)
+    ranges = {name: RECOMMENDED.range(name) for name in CATEGORIES}
+    comparison = compare(results, mixes=mixes, recommended=ranges)
+    folders = {name: task.folder for name, task in zip(comparison.models, tasks, strict=True)}
+    write_report(comparison, folders, places.report)
+    return comparison

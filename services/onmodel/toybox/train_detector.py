@@ -1,10 +1,13 @@
 """Train the bundled detector: an ultralytics YOLO from nothing on rendered pictures.
 
-    python -m onmodel.toybox.train_detector SET_FOLDER WORK_FOLDER
+    python -m onmodel.toybox.train_detector SET_FOLDER WORK_FOLDER [WEIGHTS]
 
 Classes: 0 character (box of its visible part), 1 face (visible head, hair top to chin), 2 object (something in front).
 Pictures of the set are 96 px and are enlarged by the detector's own resizing, as they are in use; a part is rendered
 larger, so that sharp pictures are known too.
+
+With WEIGHTS it goes on from them for `SECOND`: pictures with something in front are rare in the set (one in six), and
+the first pass hardly learns the class; the second sees them in half of its pictures.
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ class DetectorConfig:
     """Width and depth are factors of ultralytics' yolo11; the rest is what `YOLO.train` takes."""
 
     pictures: int = 3600
+    first_picture: int = 0
+    occluded_share: float | None = None
+    """Choose pictures so that this share has something in front; None takes them as they come."""
     sharp: int = 500
     held_out: int = 200
     image_size: int = 128
@@ -39,6 +45,12 @@ class DetectorConfig:
     batch: int = 16
     learning_rate: float = 3e-3
     seed: int = 7
+
+
+SECOND: Final[DetectorConfig] = DetectorConfig(
+    pictures=3000, first_picture=3800, occluded_share=0.5, sharp=400, epochs=9, learning_rate=2e-3, seed=8
+)
+"""The second pass: other pictures, half of them with something in front."""
 
 
 def labels(truth: Truth) -> str:
@@ -61,16 +73,29 @@ def write_pictures(data: training_set.TrainingSet, out: Path, config: DetectorCo
     for part in ("train", "val"):
         (out / "images" / part).mkdir(parents=True, exist_ok=True)
         (out / "labels" / part).mkdir(parents=True, exist_ok=True)
-    for k in range(config.pictures + config.held_out):
-        part = "train" if k < config.pictures else "val"
-        _write(out, part, f"a{k:05d}", data.images[k], data.truths[k])
+    chosen = choose(data.truths, config)
+    for n, k in enumerate(chosen):
+        _write(out, "train" if n < config.pictures else "val", f"a{k:05d}", data.images[k], data.truths[k])
     for k in range(config.sharp):
-        drawn = render(training_set.picture(1_000_000 + k)[0], 176)
+        drawn = render(training_set.picture(1_000_000 + 10_000 * config.seed + k)[0], 176)
         _write(out, "train", f"b{k:05d}", drawn.image, drawn.truth)
     path = out / "data.yaml"
     names = dict(enumerate(CLASSES))
     path.write_text(yaml.safe_dump({"path": str(out), "train": "images/train", "val": "images/val", "names": names}))
     return path
+
+
+def choose(truths: tuple[Truth, ...], config: DetectorConfig) -> list[int]:
+    """Numbers of the pictures to train on, then of those held out."""
+    wanted = config.pictures + config.held_out
+    later = range(config.first_picture, len(truths))
+    if config.occluded_share is None:
+        return list(later)[:wanted]
+    hidden = [k for k in later if truths[k].occluders]
+    clear = [k for k in later if not truths[k].occluders]
+    hidden = hidden[: round(config.occluded_share * wanted)]
+    mixed = np.random.default_rng(config.seed).permutation([*hidden, *clear[: wanted - len(hidden)]])
+    return [int(k) for k in mixed]
 
 
 def _write(out: Path, part: str, stem: str, image: Any, truth: Truth) -> None:
@@ -91,13 +116,13 @@ def _architecture(out: Path, config: DetectorConfig) -> Path:
     return path
 
 
-def train(set_folder: Path, work: Path, config: DetectorConfig) -> Path:
+def train(set_folder: Path, work: Path, config: DetectorConfig, start: Path | None = None) -> Path:
     """Train and install `models/detector/toybox.pt` (half precision, no optimizer state); returns its path."""
     from ultralytics import YOLO
 
     work.mkdir(parents=True, exist_ok=True)
     data = write_pictures(training_set.read(set_folder), work / "pictures", config)
-    model = YOLO(str(_architecture(work, config)))
+    model = YOLO(str(start if start is not None else _architecture(work, config)))
     model.train(
         data=str(data), imgsz=config.image_size, epochs=config.epochs, batch=config.batch, seed=config.seed,
         device="cpu", workers=0, optimizer="AdamW", lr0=config.learning_rate, cos_lr=True, warmup_epochs=1.0,
@@ -120,4 +145,5 @@ def install(weights: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(train(Path(sys.argv[1]), Path(sys.argv[2]), DetectorConfig()))
+    weights = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    print(train(Path(sys.argv[1]), Path(sys.argv[2]), DetectorConfig() if weights is None else SECOND, weights))

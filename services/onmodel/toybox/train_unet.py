@@ -2,7 +2,7 @@
 
     python -m onmodel.toybox.train_unet SET_FOLDER WORK_FOLDER [MINUTES]
 
-Expects WORK_FOLDER/vae and WORK_FOLDER/latents.npz of `train_vae`. Noise prediction, min-SNR weights (Hang et al., 2023,
+Expects WORK_FOLDER/vae and WORK_FOLDER/latents.npz of `train_vae`. Noise prediction, min-SNR weights (Hang et al. 2023,
 gamma 5), captions dropped at random for classifier-free guidance, averaged weights. Every `export_minutes` the averaged
 weights are installed as the bundled pipeline, so that a shorter run leaves a usable one.
 """

@@ -79,7 +79,7 @@ def test_diffusers_loads_every_key_and_draws_what_training_drew(
     file: str, tiny_pipeline: Path, drawn: tuple[Path, np.ndarray, np.ndarray], caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, base, wanted = drawn
-    pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline, safety_checker=None)
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(tiny_pipeline, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     np.testing.assert_allclose(draw(pipeline), base, atol=1e-6)
     with caplog.at_level("WARNING"):

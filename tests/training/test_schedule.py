@@ -14,7 +14,7 @@ def curve(config: OptimizerSection, total: int) -> list[float]:
     schedule = make_schedule(optimizer, config, total)
     rates: list[float] = []
     for _ in range(total):
-        rates.append(schedule.get_last_lr()[0])
+        rates.append(float(schedule.get_last_lr()[0]))
         optimizer.step()
         schedule.step()
     return rates

@@ -2,21 +2,27 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+import transformers
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 WORDS = ("zork", "standing", "close", "up", "forest", "street", "a", "boy", "of", "in", "the")
 WIDTH = 32
+
+# Their constructors are annotated more narrowly than they are called everywhere.
+parts: Any = diffusers
+text_parts: Any = transformers
 
 
 def save_pipeline(folder: Path, *, prediction_type: str = "epsilon", seed: int = 0) -> Path:
     """Write the pipeline to `folder` in diffusers' layout."""
     torch.manual_seed(seed)
-    unet = UNet2DConditionModel(
+    unet = parts.UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(32, 64),
         layers_per_block=1,
@@ -26,7 +32,7 @@ def save_pipeline(folder: Path, *, prediction_type: str = "epsilon", seed: int =
         attention_head_dim=4,
         norm_num_groups=8,
     )
-    vae = AutoencoderKL(
+    vae = parts.AutoencoderKL(
         block_out_channels=(8, 8, 16, 16),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -35,8 +41,8 @@ def save_pipeline(folder: Path, *, prediction_type: str = "epsilon", seed: int =
         sample_size=64,
     )
     tokenizer = _tokenizer(folder.parent / f"{folder.name}-tokenizer")
-    text = CLIPTextModel(
-        CLIPTextConfig(
+    text = text_parts.CLIPTextModel(
+        text_parts.CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=WIDTH,
             intermediate_size=64,
@@ -49,7 +55,7 @@ def save_pipeline(folder: Path, *, prediction_type: str = "epsilon", seed: int =
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    scheduler = DDIMScheduler(
+    scheduler = parts.DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
@@ -58,7 +64,7 @@ def save_pipeline(folder: Path, *, prediction_type: str = "epsilon", seed: int =
         steps_offset=1,
         prediction_type=prediction_type,
     )
-    pipeline = StableDiffusionPipeline(
+    pipeline = parts.StableDiffusionPipeline(
         vae=vae,
         text_encoder=text,
         tokenizer=tokenizer,

@@ -1,7 +1,6 @@
 """The full state of a run, for resuming it exactly: written whole or not at all."""
 
 import json
-import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,5 +58,6 @@ def load_state(folder: Path) -> dict[str, Any]:
         return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise NotFoundError(f"{file}: no such file; the folder holds no training state") from None
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise UserError(f"{file}: cannot be read ({str(error).splitlines()[0]}); the state is damaged") from None
+    except Exception as error:  # the unpickler raises whatever broken bytes lead it to
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{file}: cannot be read ({reason}); the state is damaged, remove its folder") from None

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ INTERVAL_S = 0.25
 
 
 @contextmanager
-def following(trial_dir: Path, name: str) -> Iterator[None]:
+def following(trial_dir: Path, name: str) -> Generator[None, None, None]:
     """Show phase, epoch, step and loss of the run in `trial_dir` while the block runs."""
     stop = threading.Event()
     columns = (

@@ -181,7 +181,7 @@ class Trainer:
             self._refuse_loss(mean.item(), group, epoch)
         limit = self._config.optimizer.max_grad_norm or float("inf")
         norm = nn.utils.clip_grad_norm_(self._parameters, limit)
-        rate = self._lr_schedule.get_last_lr()[0]
+        rate = float(self._lr_schedule.get_last_lr()[0])
         self._optimizer.step()
         self._lr_schedule.step()
         self._optimizer.zero_grad(set_to_none=True)

@@ -3,7 +3,7 @@
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def _left_out(where: Path | str) -> dict[str, Any]:
 
 
 @contextmanager
-def quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> Generator[None, None, None]:
     """Hold back the loaders' bars and notices; errors still come as exceptions."""
     levels = (diffusers.utils.logging.get_verbosity(), transformers.logging.get_verbosity())
     diffusers.utils.logging.set_verbosity_error()

@@ -5,8 +5,10 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+import threading
+from collections.abc import Generator
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import ray
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 _LOCAL_SETTINGS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    # How often the controller looks after the workers, and so how soon it sees that they are done.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # Workers import torch and diffusers as they start; on a busy machine that can pass Ray's 60 s.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
     # Ray gives its workers the lowest priority; here they do what the user waits for.
@@ -75,7 +79,7 @@ def _train_loop(settings: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[None]:
+def cluster() -> Generator[None, None, None]:
     """A Ray cluster: the one this process is connected to, or else a local one that ends with the block.
 
     Raises:
@@ -156,13 +160,32 @@ def fit(job: Job, num_workers: int) -> None:
         _train_loop, train_loop_config={"job": job}, scaling_config=scaling, run_config=run
     )
     try:
-        trainer.fit()
+        _fit_interruptibly(trainer)
     except WorkerGroupError as error:
         raise _worker_error(error) from None
     except TrainingFailedError as error:
         raise InternalError(f"Ray Train failed: {str(error).strip().splitlines()[-1]}") from error
     finally:
         shutil.rmtree(storage, ignore_errors=True)
+
+
+def _fit_interruptibly(trainer: ray.train.torch.TorchTrainer) -> None:
+    """`trainer.fit()` beside the main thread: in it, Ray would turn Ctrl-C into an exit of its own for good.
+
+    The interrupt ends the wait; the cluster's end, or the driver's, ends the workers.
+    """
+    outcome: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(None)
+
+    threading.Thread(target=work, name="ray-train-fit", daemon=True).start()
+    outcome.result()
 
 
 def _worker_error(error: WorkerGroupError) -> OnModelError:
@@ -184,5 +207,5 @@ def _unwrap(failure: BaseException) -> BaseException:
     for attribute in ("_base_exc", "cause"):
         inner = getattr(failure, attribute, None)
         if isinstance(inner, BaseException):
-            return _unwrap(cast(BaseException, inner))
+            return _unwrap(inner)
     return failure

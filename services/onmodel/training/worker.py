@@ -20,6 +20,9 @@ from onmodel.training.loop import StepReport, Trainer, Workers
 from onmodel.training.metadata import Session, lora_metadata
 from onmodel.training.pipeline import load_pipeline
 
+STATE_EVERY_S = 20.0
+"""A killed run loses at most this and an epoch; short epochs do not each wait for the disk."""
+
 
 class Host(Protocol):
     """What a worker runs in."""
@@ -28,7 +31,7 @@ class Host(Protocol):
     device: torch.device
 
     def report(self, metrics: dict[str, Any]) -> None:
-        """Tell the driver of a finished epoch; a barrier, so every worker calls it equally often."""
+        """Tell the driver of a checkpoint; a barrier, so every worker calls it equally often."""
         ...
 
 
@@ -51,9 +54,13 @@ def run_job(job: Job, host: Host) -> None:
             writer.step(report)
 
     def on_epoch_end(epoch: int) -> None:
+        last = trainer.step >= trainer.total_steps
+        due = last or epoch % job.config.training.save_every_n_epochs == 0
         if writer is not None:
-            writer.epoch(epoch)
-        host.report({"epoch": epoch, "step": trainer.step})
+            writer.epoch(epoch, due=due)
+        if due:
+            # Not every epoch: the driver takes reports up some times a second at most, and a worker waits for it.
+            host.report({"epoch": epoch, "step": trainer.step})
 
     trainer.run(on_step, on_epoch_end)
 
@@ -103,6 +110,7 @@ class _Writer:
         self._job = job
         self._name = job.config.training.output_name
         self._last_progress = 0.0
+        self._last_state = time.monotonic()
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Note what is going on for the driver's bar; at most some times a second."""
@@ -137,21 +145,23 @@ class _Writer:
         with (self._job.trial_dir / METRICS).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 
-    def epoch(self, epoch: int) -> None:
-        """Checkpoint when due, then the full state, then the chart."""
+    def epoch(self, epoch: int, *, due: bool) -> None:
+        """Checkpoint and chart when due; the full state then too, and else when the last one has grown old."""
         trainer, folder = self._trainer, self._job.trial_dir
-        last = trainer.step >= trainer.total_steps
-        if last or epoch % self._job.config.training.save_every_n_epochs == 0:
+        if due:
             weights = network.read_weights(trainer.components)
             name = f"{self._name}-{epoch:06d}"
             export.write_peft(folder / "peft" / name, weights)
             export.write_lora(folder / f"{name}.safetensors", weights, self._metadata(epoch))
-        facts = checkpoint.StateFacts(
-            trainer.step, trainer.total_steps, self._job.config.identity, self._job.dataset_hash, self._world_size
-        )
-        write_loss_chart(folder / LOSS_CHART, read_metrics(folder / METRICS))
-        # Last: a state says that everything up to it has been written.
-        checkpoint.save_state(folder / STATE, facts, trainer.state())
+            write_loss_chart(folder / LOSS_CHART, read_metrics(folder / METRICS))
+        if due or time.monotonic() - self._last_state > STATE_EVERY_S:
+            # Last: a state says that everything up to it has been written.
+            config = self._job.config
+            facts = checkpoint.StateFacts(
+                trainer.step, trainer.total_steps, config.identity, self._job.dataset_hash, self._world_size
+            )
+            checkpoint.save_state(folder / STATE, facts, trainer.state())
+            self._last_state = time.monotonic()
 
     def _metadata(self, epoch: int) -> dict[str, str]:
         return lora_metadata(

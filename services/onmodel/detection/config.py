@@ -27,30 +27,32 @@ class ShotConfig(Config):
     `configs/shots.toml` shows these defaults; a test keeps the two equal.
     """
 
-    far_height: float = Field(default=0.36, gt=0, lt=1)
-    """A whole character below this share of the picture's height is far: about a third, the usual "wide shot"."""
+    far_height: float = Field(default=0.45, gt=0, lt=1)
+    """A whole character below this share of the picture's height is far: midway between a third, the usual wide shot,
+    and the two thirds and more of a full-body shot."""
     edge_margin: float = Field(default=0.02, ge=0, lt=0.2)
     """A box this near to an edge (share of that side) is cut by it: detectors stop a little short of the edge."""
     top_margin: float = Field(default=0.008, ge=0, lt=0.2)
     """The same for the upper edge: films leave heads and hats just below it, so only touching it is a cut."""
-    close_up_heads: float = Field(default=1.75, gt=1)
-    """Head and shoulders are less than this many head heights: chin to armpit is about three quarters of a head."""
-    medium_heads: float = Field(default=3.1, gt=1)
-    """Cut below this many head heights, only the feet are missing and the picture still shows the whole body."""
+    close_up_heads: float = Field(default=1.65, gt=1)
+    """Head and shoulders are less than this many head heights: chin to armpit is about two thirds of a head."""
+    medium_heads: float = Field(default=4.0, gt=1)
+    """Cut below after this many head heights, only the feet are missing: characters are three to five heads high."""
     face_to_head: float = Field(default=1.0, gt=0)
     """Head height over face-box height: 1 where the detector's box is the whole head, about 1.5 for YuNet's."""
-    close_up_face: float = Field(default=0.33, gt=0)
+    close_up_face: float = Field(default=0.66, gt=0)
     """A face this share of the picture's height is a close-up even where the box's lower edge is unreliable."""
     cut_close_up_aspect: float = Field(default=1.0, gt=0)
     """Without a face: a character cut below whose box is wider than this (width over height) shows shoulders, not
     hips, since shoulders are wider than the head and neck above them are high."""
     cut_close_up_area: float = Field(default=0.62, gt=0, le=1)
     """Without a face: a character cut below that fills this share of the picture is close to the camera."""
-    headless_is_unclassified: bool = True
-    """A character cut above whose head is not seen is not decidable."""
+    faces_are_reliable: bool = True
+    """A character cut above without a face is then not decidable. Off where the face finder misses many: then
+    only one whose feet are in the picture is."""
     main_center_weight: float = Field(default=0.3, ge=0, le=1)
     """How much nearness to the middle counts beside area when the main character is chosen."""
-    main_face_weight: float = Field(default=0.3, ge=0)
+    main_face_weight: float = Field(default=2.0, ge=0)
     """How much a visible face adds to a character's prominence: who faces the camera is the subject."""
     other_height: float = Field(default=0.25, ge=0)
     """Another character counts from this share of the main one's height: smaller is decoration or a false box."""
@@ -64,9 +66,9 @@ class ShotConfig(Config):
     """Another character hides the main one when it covers this share of its box and stands nearer (lower feet)."""
     edge_strength: float = Field(default=24.0, gt=0)
     """A step between neighbouring pixels (0 to 255, at 96 px) that counts as an edge; softer ones are shading."""
-    complex_edges: float = Field(default=0.16, ge=0, le=1)
+    complex_edges: float = Field(default=0.17, ge=0, le=1)
     """A background with this share of edge pixels has much in it."""
-    complex_entropy: float = Field(default=0.55, ge=0, le=1)
+    complex_entropy: float = Field(default=0.33, ge=0, le=1)
     """A background whose colours are spread this evenly (entropy over its maximum) has many things in it."""
     complex_score: float = Field(default=1.0, gt=0)
     """Busy from this mean of edges/complex_edges and entropy/complex_entropy on: one may make up for the other."""
@@ -149,7 +151,7 @@ _PRESETS: dict[str, dict[str, object]] = {
     "toybox": {
         "kind": "ultralytics",
         "weights": "toybox",
-        "input_size": 96,
+        "input_size": 128,
         "character_classes": ("character",),
         "face_classes": ("face",),
         "occluder_classes": ("object",),
@@ -162,6 +164,16 @@ _PRESETS: dict[str, dict[str, object]] = {
         "iou": 0.4,
         "nested": 0.7,
         "excluded_classes": FURNITURE,
-        "shots": {"face_to_head": 1.6},
+        "shots": {
+            "far_height": 0.36,
+            "face_to_head": 1.6,
+            "close_up_face": 0.33,
+            "close_up_heads": 1.75,
+            "medium_heads": 3.1,
+            "main_face_weight": 0.3,
+            "faces_are_reliable": False,
+            "complex_edges": 0.38,
+            "complex_entropy": 0.55,
+        },
     },
 }

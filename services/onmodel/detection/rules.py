@@ -68,41 +68,46 @@ def cut_edges(box: Box, width: float, height: float, margin: float, top_margin: 
 def shot_type(detections: Detections, main: Instance, shots: ShotConfig) -> tuple[ShotType, str]:
     """How the main character is framed, and why in one clause."""
     width, height = detections.width, detections.height
-    cut = cut_edges(main.box, width, height, shots.edge_margin, shots.top_margin)
-    share = main.box.height / height
+    box = behind(main.box, detections.occluders)
+    cut = cut_edges(box, width, height, shots.edge_margin, shots.top_margin)
+    share = box.height / height
     from_points = _from_keypoints(main, width, height, shots)
     if from_points is not None:
         shot, reason = from_points
         if shot is ShotType.FULL_BODY and share < shots.far_height:
             return ShotType.FAR, f"{reason}, {share:.0%} of the picture's height"
         return shot, reason
-    heads = None
-    if main.face is not None and main.face.height > 0:
-        heads = main.box.height / (main.face.height * shots.face_to_head)
-        if main.face.height / height >= shots.close_up_face:
-            return ShotType.CLOSE_UP, f"the face fills {main.face.height / height:.0%} of the picture's height"
-    if "bottom" not in cut:
-        return _uncut_below(main, cut, share, shots)
-    if heads is not None:
+    if main.face is None:
+        if "top" in cut and (shots.faces_are_reliable or "bottom" not in cut):
+            return ShotType.UNCLASSIFIED, "cut above, no head seen"
+        if "bottom" in cut:
+            return _cut_below_without_face(box, width, height, shots)
+    elif main.face.height / height >= shots.close_up_face:
+        return ShotType.CLOSE_UP, f"the face fills {main.face.height / height:.0%} of the picture's height"
+    elif "bottom" in cut:
+        heads = box.height / max(main.face.height * shots.face_to_head, 1e-6)
         if heads < shots.close_up_heads:
             return ShotType.CLOSE_UP, f"cut below after {heads:.1f} head heights"
         if heads < shots.medium_heads:
             return ShotType.MEDIUM, f"cut below after {heads:.1f} head heights"
         return ShotType.FULL_BODY, f"{heads:.1f} head heights seen, only the feet cut"
-    return _cut_below_without_face(main, width, height, shots)
+    shot = ShotType.FAR if share < shots.far_height else ShotType.FULL_BODY
+    return shot, f"whole, {share:.0%} of the picture's height"
 
 
-def _uncut_below(main: Instance, cut: frozenset[str], share: float, shots: ShotConfig) -> tuple[ShotType, str]:
-    if "top" in cut and main.face is None and shots.headless_is_unclassified:
-        return ShotType.UNCLASSIFIED, "cut above, no head seen"
-    if share < shots.far_height:
-        return ShotType.FAR, f"whole, {share:.0%} of the picture's height"
-    return ShotType.FULL_BODY, f"whole, {share:.0%} of the picture's height"
+def behind(box: Box, occluders: Sequence[Box]) -> Box:
+    """A box continued down behind the things that hide its lower end: the body goes on until they end."""
+    bottom = box.y1
+    for thing in occluders:
+        over = min(box.x1, thing.x1) - max(box.x0, thing.x0)
+        if over >= 0.4 * box.width and box.y0 < thing.y0 <= box.y1 + 0.03 * box.height:
+            bottom = max(bottom, thing.y1)
+    return Box(box.x0, box.y0, box.x1, bottom)
 
 
-def _cut_below_without_face(main: Instance, width: float, height: float, shots: ShotConfig) -> tuple[ShotType, str]:
-    area = main.box.area / (width * height)
-    aspect = main.box.width / max(main.box.height, 1e-6)
+def _cut_below_without_face(box: Box, width: float, height: float, shots: ShotConfig) -> tuple[ShotType, str]:
+    area = box.area / (width * height)
+    aspect = box.width / max(box.height, 1e-6)
     if area >= shots.cut_close_up_area:
         return ShotType.CLOSE_UP, f"cut below and {area:.0%} of the picture"
     if aspect >= shots.cut_close_up_aspect:
@@ -141,7 +146,7 @@ def other_characters(detections: Detections, main: int, shots: ShotConfig) -> tu
 
 def is_occluded(detections: Detections, main: int, shots: ShotConfig) -> bool:
     """Whether something in front hides part of the main character; the picture's edge is not something."""
-    box = detections.instances[main].box
+    box = behind(detections.instances[main].box, detections.occluders)
     area = max(box.area, 1e-6)
     if any(box.intersection(occluder) / area >= shots.occluder_share for occluder in detections.occluders):
         return True

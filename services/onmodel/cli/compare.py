@@ -61,10 +61,6 @@ def command(
     from onmodel.core.progress import console
     from onmodel.core.vocabulary import CATEGORIES
     from onmodel.dataset.recommended import RECOMMENDED
-    from onmodel.evaluation.compare import compare
-    from onmodel.evaluation.evaluate import evaluate
-    from onmodel.evaluation.report import write_report
-    from onmodel.evaluation.tasks import make_tasks
     from onmodel.evaluation.trial import open_trial
 
     paths = [*models, *(others or ())]
@@ -72,6 +68,12 @@ def command(
         raise UserError("--models needs at least two trials; name them one after the other")
     suite = suite_with(test_suite, trigger, class_word, age)
     trials = [open_trial(path, base=base, trigger=trigger) for path in paths]
+    # These import torch, which takes seconds: not before the arguments are known to be good.
+    from onmodel.evaluation.compare import compare
+    from onmodel.evaluation.evaluate import evaluate
+    from onmodel.evaluation.report import write_report
+    from onmodel.evaluation.tasks import make_tasks
+
     with measuring(services, detector, detector_config, scorer, scorer_pretrained) as (opened, measured_with):
         options = options_of(references, impostors, measured_with, device, batch_size)
         tasks = make_tasks(trials, suite, options)
@@ -92,10 +94,10 @@ def mixes_of(
     trials: "Sequence[Trial]", services: "HasDetection", detector: str, detector_config: Path | None, *, local: bool
 ) -> "dict[str, Mix]":
     """What each trial was trained on, by its name; what is known of a dataset already is not looked at again."""
-    from onmodel.common.convert import ModelInfo
     from onmodel.core.config import load
     from onmodel.dataset.analysis import analyze
     from onmodel.dataset.folder import load_dataset
+    from onmodel.detection.client import ModelInfo
     from onmodel.detection.config import DetectorConfig
     from onmodel.detection.weights import weights_hash
     from onmodel.evaluation.compare import Mix

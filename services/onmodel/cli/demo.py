@@ -171,10 +171,10 @@ def _render(places: Places, config: DemoConfig) -> None:
 
 
 def _analyse(places: Places, trial: int, services: "Services") -> "Analysis":
-    from onmodel.common.convert import ModelInfo
     from onmodel.dataset.analysis import analyze
     from onmodel.dataset.folder import load_dataset
     from onmodel.dataset.report import page, table
+    from onmodel.detection.client import ModelInfo
     from onmodel.detection.config import DetectorConfig
     from onmodel.detection.weights import weights_hash
 

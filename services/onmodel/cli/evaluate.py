@@ -57,8 +57,6 @@ def command(
 ) -> None:
     """Make test pictures of checkpoints and measure every scenario."""
     from onmodel.core.progress import console
-    from onmodel.evaluation.evaluate import evaluate
-    from onmodel.evaluation.tasks import make_tasks
     from onmodel.evaluation.trial import open_trial
 
     suite = suite_with(test_suite, trigger, class_word, age)
@@ -67,6 +65,10 @@ def command(
         _preview(suite, trials[0].trigger)
         return
     scales = parse_scales(lora_scale)
+    # These import torch, which takes seconds: not before the arguments are known to be good.
+    from onmodel.evaluation.evaluate import evaluate
+    from onmodel.evaluation.tasks import make_tasks
+
     with measuring(services, detector, detector_config, scorer, scorer_pretrained) as (opened, measured_with):
         options = options_of(references, impostors, measured_with, device, batch_size)
         tasks = make_tasks(trials, suite, options, scales=scales, output_dir=output_dir)

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -284,8 +284,3 @@ def _png(image: Image.Image, picture: Planned, model: DrawingModel) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
-
-
-def settings(model: DrawingModel) -> dict[str, Any]:
-    """The model as JSON: names and hashes."""
-    return {**asdict(model), "lora": str(model.lora) if model.lora else None}

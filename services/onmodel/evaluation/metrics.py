@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from onmodel.core.config import Config
-from onmodel.core.vocabulary import Attribute
 from onmodel.evaluation.identity import RECOGNISED
 from onmodel.evaluation.observe import Seen
 from onmodel.evaluation.statistics import interval
@@ -278,6 +277,3 @@ def _result(
 def nearest_cosine(rows: npt.NDArray[np.float32], known: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Cosine of each row (n, D) to the most similar of `known` (m, D): float64 (n,), NaN where `known` is empty."""
     return cosines(rows, known).max(axis=1) if len(known) else np.full(len(rows), np.nan)
-
-
-ATTRIBUTES = frozenset(a.value for a in Attribute)

@@ -1,0 +1,164 @@
+"""Pictures on their way to a model: where they may come from, decoding beside computing, batches of images."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field
+
+from onmodel.common.v1 import common_pb2 as pb
+from onmodel.core import images
+from onmodel.core.config import Config
+from onmodel.core.errors import ForbiddenError, ImageError, OnModelError, UserError
+from onmodel.core.images import RGB
+
+Prepared = TypeVar("Prepared")
+Result = TypeVar("Result")
+
+
+class Intake(Config):
+    """What a service takes in. Part of each application's arguments in the Serve config."""
+
+    allowed_roots: tuple[str, ...] = ()
+    """Folders below which an image may be given by URI; none by default."""
+    max_images_per_request: int = Field(default=1024, ge=1)
+    """More are refused: a client cuts its work up, so that one caller cannot hold a replica for long."""
+    decode_threads: int = Field(default=0, ge=0)
+    """Threads that decode while the model runs; 0 = one a core, at most 4."""
+    model_threads: int = Field(default=0, ge=0)
+    """Threads of the model itself on the CPU; 0 = the cores shared among this machine's replicas."""
+
+
+class PictureReader:
+    """Turns an Image message into an array. Reads files below the allowed roots alone."""
+
+    def __init__(self, allowed_roots: Sequence[str]) -> None:
+        self._roots = tuple(Path(root).resolve() for root in allowed_roots)
+
+    def read(self, image: pb.Image) -> RGB:
+        """Decode one picture.
+
+        Raises:
+            ImageError: it cannot be decoded or its file cannot be read.
+            ForbiddenError: its URI is not below an allowed root.
+            UserError: it has neither bytes nor a usable URI.
+        """
+        source = image.WhichOneof("source")
+        if source == "data":
+            return images.decode(image.data)
+        if source == "uri":
+            return images.load(self.resolve(image.uri))
+        raise UserError("image: neither data nor uri is set; send the encoded bytes")
+
+    def resolve(self, uri: str) -> Path:
+        """The file that `uri` names. Raises UserError or ForbiddenError; never says what exists outside."""
+        refused = ForbiddenError(
+            f"{uri}: not below a folder that this service may read; send the bytes, or add its folder to allowed_roots"
+        )
+        path = _uri_path(uri)
+        if ".." in path.parts:
+            raise refused
+        # Links are followed before the comparison, so one that leads outside is refused.
+        real = Path(os.path.realpath(path))
+        if not any(real.is_relative_to(root) for root in self._roots):
+            raise refused
+        return real
+
+
+def _uri_path(uri: str) -> Path:
+    parts = urlsplit(uri)
+    if parts.scheme not in ("", "file") or parts.netloc not in ("", "localhost"):
+        raise UserError(f"{uri}: only file paths and file:// URIs are read; send the bytes")
+    text = unquote(parts.path) if parts.scheme else uri
+    if not text.startswith("/") or "\0" in text:
+        raise UserError(f"{uri}: must be an absolute path or file:// URI")
+    return Path(text)
+
+
+class Pipeline(Generic[Prepared, Result]):
+    """Runs the images of a request through decode and model, in pieces of one batch each.
+
+    Pieces of all requests overlap: while the model computes one, the thread pool prepares the next. At
+    most three batches of prepared pictures exist at once, whatever clients send.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        batch_size: int,
+        prepare: Callable[[RGB], Prepared],
+        compute: Callable[[list[Prepared]], Awaitable[list[Result]]],
+    ) -> None:
+        self._reader = PictureReader(intake.allowed_roots)
+        self._limit = intake.max_images_per_request
+        self._batch_size = batch_size
+        self._prepare = prepare
+        self._compute = compute
+        self._threads = intake.decode_threads or min(4, os.cpu_count() or 1)
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+        self._room = asyncio.Semaphore(3 * batch_size)
+        self._entering = asyncio.Lock()
+
+    async def run(self, messages: Sequence[pb.Image]) -> list[Result | OnModelError]:
+        """One result or error per image, in order. Raises UserError for more images than the limit."""
+        if len(messages) > self._limit:
+            raise UserError(
+                f"{len(messages)} images in one request; the limit is {self._limit}: send them in several requests"
+            )
+        pieces = [messages[at : at + self._batch_size] for at in range(0, len(messages), self._batch_size)]
+        done = await asyncio.gather(*(self._piece(piece) for piece in pieces))
+        return [result for piece in done for result in piece]
+
+    async def _piece(self, messages: Sequence[pb.Image]) -> list[Result | OnModelError]:
+        await self._enter(len(messages))
+        try:
+            loop = asyncio.get_running_loop()
+            # One hand-over a thread rather than one a picture: small pictures decode faster than that.
+            share = -(-len(messages) // self._threads)
+            parts = [messages[at : at + share] for at in range(0, len(messages), share)]
+            ready = [
+                item
+                for part in await asyncio.gather(
+                    *(loop.run_in_executor(self._pool, self._prepare_all, part) for part in parts)
+                )
+                for item in part
+            ]
+            good = [item for item in ready if not isinstance(item, OnModelError)]
+            results = iter(await self._compute(good) if good else [])
+            return [item if isinstance(item, OnModelError) else next(results) for item in ready]
+        finally:
+            for _ in messages:
+                self._room.release()
+
+    async def _enter(self, count: int) -> None:
+        # The lock keeps two pieces from each holding half of the room and waiting for the other's.
+        async with self._entering:
+            taken = 0
+            try:
+                for _ in range(count):
+                    await self._room.acquire()
+                    taken += 1
+            except BaseException:
+                for _ in range(taken):
+                    self._room.release()
+                raise
+
+    def _prepare_all(self, messages: Sequence[pb.Image]) -> list[Prepared | OnModelError]:
+        return [self._prepare_one(message) for message in messages]
+
+    def _prepare_one(self, message: pb.Image) -> Prepared | OnModelError:
+        try:
+            return self._prepare(self._reader.read(message))
+        except OnModelError as error:
+            return error
+        except MemoryError:
+            return ImageError("picture: too large for this service's memory; scale it down")
+
+
+def count_items(pieces: list[list[Any]]) -> int:
+    """How many images a batch of pieces holds, for `serve.batch(batch_size_fn=...)`."""
+    return sum(len(piece) for piece in pieces)

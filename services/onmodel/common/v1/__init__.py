@@ -1,0 +1,1 @@
+"""Generated from protos/onmodel/common/v1; see scripts/generate_contracts.py."""

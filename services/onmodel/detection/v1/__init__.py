@@ -1,0 +1,1 @@
+"""Generated from protos/onmodel/detection/v1; see scripts/generate_contracts.py."""

@@ -1,0 +1,1 @@
+"""CLIP embeddings and the scores made of them: model, metrics, service and client."""

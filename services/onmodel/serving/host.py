@@ -1,0 +1,221 @@
+"""The process that holds a private Ray with Serve: `python -m onmodel.serving.host`, started by serving.process.
+
+It reads one JSON object a line from standard input and answers each with one on standard output:
+
+    {"start": StartOptions}            Ray, Serve and the gRPC proxy       {"ok": true}
+    {"applications": [LocalApp, …]}    deploy built-in applications        {"ok": true}
+    {"serve_config": {…}}              deploy a Serve config               {"ok": true}
+
+A failure is answered with {"error": sentence, "kind": exception's name}. It ends when standard input does or
+when its parent is gone (unless detached), or on SIGTERM, and takes all of Ray with it. A process of its own
+keeps Ray's threads, signal handlers and output out of whoever needs an answer.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from onmodel.core.errors import OnModelError, ServiceError
+from onmodel.serving.config import SERVICERS, LocalApp, StartOptions
+from onmodel.serving.private_ray import start_private_ray
+
+READY_TIMEOUT_S = 120.0
+
+
+def main() -> None:
+    """Serve the commands on standard input until it ends."""
+    # Whatever Ray prints goes to the log (standard error); answers alone go to the real standard output.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    host = _Host()
+    try:
+        for command in _commands(host):
+            answer = _answer(host, command)
+            with contextlib.suppress(BrokenPipeError):
+                answers.write(json.dumps(answer) + "\n")
+                answers.flush()
+        while host.detached:
+            signal.pause()
+    finally:
+        # A second signal must not stop the clearing away.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        host.stop()
+
+
+def _commands(host: "_Host") -> Iterator[dict[str, Any]]:
+    """Lines of standard input. A thread watches for its end, so that a command under way is broken off."""
+    lines: list[str] = []
+    arrived = threading.Condition()
+
+    def read() -> None:
+        for line in sys.stdin:
+            with arrived:
+                lines.append(line)
+                arrived.notify()
+        with arrived:
+            lines.append("")
+            arrived.notify()
+        if not host.detached:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def watch(parent: int) -> None:
+        # Standard input does not end while some fork of the parent still holds its other side.
+        while host.detached or os.getppid() == parent:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=read, daemon=True).start()
+    threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
+    while True:
+        with arrived:
+            arrived.wait_for(lambda: bool(lines))
+            line = lines.pop(0)
+        if not line:
+            return
+        yield json.loads(line)
+
+
+def _answer(host: "_Host", command: dict[str, Any]) -> dict[str, Any]:
+    try:
+        if "start" in command:
+            host.start(StartOptions.model_validate(command["start"]))
+        elif "applications" in command:
+            host.deploy([LocalApp.model_validate(app) for app in command["applications"]])
+        else:
+            host.deploy_config(command["serve_config"])
+    except OnModelError as error:
+        return {"error": str(error), "kind": type(error).__name__}
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        first = next(iter(str(error).splitlines()), "")
+        return {"error": f"the services could not be started: {first or type(error).__name__}", "kind": "ServiceError"}
+    return {"ok": True}
+
+
+class _Host:
+    detached = False
+    _options: StartOptions | None = None
+
+    def start(self, options: StartOptions) -> None:
+        self._options = options
+        self.detached = options.detached
+        from ray import serve
+
+        start_private_ray(
+            Path(options.folder),
+            num_cpus=options.num_cpus or max(2, os.cpu_count() or 1),
+            object_store_bytes=options.object_store_bytes,
+        )
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": "127.0.0.1", "port": options.http_port},
+            grpc_options={
+                "port": options.grpc_port,
+                "grpc_servicer_functions": list(SERVICERS),
+                "request_timeout_s": options.request_timeout_s,
+                "enable_reflection": False,
+            },
+        )
+
+    def deploy(self, apps: list[LocalApp]) -> None:
+        from ray import serve
+
+        targets = [serve.RunTarget(_application(app), name=app.name, route_prefix=None) for app in apps]
+        try:
+            serve.run_many(targets)
+        except RuntimeError as error:
+            raise _deploy_error([app.name for app in apps]) or error from None
+        self._wait_until_routed([app.name for app in apps])
+
+    def deploy_config(self, config: dict[str, Any]) -> None:
+        from ray.serve.context import _get_global_client  # pyright: ignore[reportPrivateUsage]
+        from ray.serve.schema import ServeDeploySchema
+
+        names = [app["name"] for app in config["applications"]]
+        client: Any = _get_global_client()
+        try:
+            client.deploy_apps(ServeDeploySchema.model_validate(config), _blocking=True)
+        except RuntimeError as error:
+            raise _deploy_error(names) or error from None
+        self._wait_until_routed(names)
+
+    def _wait_until_routed(self, names: list[str]) -> None:
+        # The proxy learns of an application a moment after Serve calls it ready.
+        from ray.serve.generated import serve_pb2, serve_pb2_grpc
+
+        import grpc
+
+        assert self._options is not None
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        with grpc.insecure_channel(f"{self._options.connect_host}:{self._options.grpc_port}") as channel:
+            stub: Any = serve_pb2_grpc.RayServeAPIServiceStub(channel)
+            while True:
+                with contextlib.suppress(grpc.RpcError):
+                    request: Any = serve_pb2.ListApplicationsRequest()
+                    reply = stub.ListApplications(request, timeout=5)
+                    if set(names) <= set(reply.application_names):
+                        return
+                if time.monotonic() > deadline:
+                    raise ServiceError("the gRPC proxy did not take up the applications; see its log")
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        if "ray" in sys.modules:
+            import ray
+
+            # Ends Serve with it: nothing in a private cluster needs a graceful end.
+            ray.shutdown()
+        if self._options is not None:
+            shutil.rmtree(self._options.folder, ignore_errors=True)
+
+
+def _application(app: LocalApp) -> Any:
+    if app.name == "detection":
+        from onmodel.detection.app import Detection, DetectionArgs
+
+        return Detection.options(num_replicas=app.replicas).bind(DetectionArgs.model_validate(app.args))
+    from onmodel.scoring.app import Scoring, ScoringArgs
+
+    return Scoring.options(num_replicas=app.replicas).bind(ScoringArgs.model_validate(app.args))
+
+
+def _deploy_error(names: list[str]) -> OnModelError | None:
+    """The sentence that a replica died with, found in the traceback that Serve keeps of it."""
+    from ray import serve
+
+    import onmodel.core.errors as errors
+
+    for name, app in serve.status().applications.items():
+        if name not in names:
+            continue
+        texts = [app.message, *(deployment.message for deployment in app.deployments.values())]
+        for text in texts:
+            found = re.search(r"onmodel\.core\.errors\.(\w+): (.+)", text or "")
+            if found:
+                return getattr(errors, found[1], ServiceError)(found[2])
+    return None
+
+
+def private_folder() -> Path:
+    """A new folder for Ray's session. Its sockets' paths must stay below 107 characters."""
+    import tempfile
+
+    base = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix="onmodel-", dir=base if len(base) < 30 else "/tmp"))
+
+
+if __name__ == "__main__":
+    main()

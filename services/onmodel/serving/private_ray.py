@@ -1,0 +1,103 @@
+"""A Ray of one's own on this machine, started with as little as Serve and Train need.
+
+`ray.init` starts six processes, and on slow or busy cores most of the time goes into three of them that a
+private Ray has no use for: the autoscaler's monitor and the log monitor, which no argument of `ray.init`
+leaves out, and the metrics agent, for whose port the raylet waits, and dies after 15 seconds of waiting.
+Here the two monitors are not started, the agent runs in the minimal form that Ray has for an installation
+without the dashboard's packages, and the port files for which the raylet waits are laid out beforehand.
+Should a later Ray name any of this differently, the start is slower, not wrong.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ATTEMPTS = 3
+"""A machine busy with something else can miss one of Ray's own deadlines; the next try finds warm caches."""
+PATIENCE_MS = 120_000
+
+
+def start_private_ray(folder: Path, *, num_cpus: int, object_store_bytes: int) -> None:
+    """`ray.init` for this process, with Ray's session below `folder` (an empty folder with a short path).
+
+    Nothing is printed. Ends with `ray.shutdown()` or this process. Raises what `ray.init` raises.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_agent_register_timeout_ms", str(PATIENCE_MS))
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", str(PATIENCE_MS // 1000))
+    import ray
+
+    for attempt in range(1, ATTEMPTS + 1):
+        session = folder / str(attempt)
+        session.mkdir()
+        try:
+            with _lean_start(session):
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    object_store_memory=object_store_bytes,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=str(session),
+                )
+        except Exception:
+            ray.shutdown()
+            if attempt == ATTEMPTS:
+                raise
+        else:
+            return
+
+
+@contextlib.contextmanager
+def _lean_start(session: Path) -> Iterator[None]:
+    from ray._private import utils
+    from ray._private.parameter import RayParams
+
+    port = free_port()
+    original_init, original_check = RayParams.__init__, utils.get_dashboard_dependency_error
+
+    def lean_init(self: Any, *args: Any, **settings: Any) -> None:
+        settings |= {"no_monitor": True, "include_log_monitor": False, "runtime_env_agent_port": port}
+        original_init(self, *args, **settings)
+
+    started = threading.Event()
+    RayParams.__init__ = lean_init
+    utils.get_dashboard_dependency_error = lambda: ImportError("the dashboard is not wanted here")
+    threading.Thread(target=_lay_out_ports, args=(session, port, started), daemon=True).start()
+    try:
+        yield
+    finally:
+        started.set()
+        RayParams.__init__ = original_init
+        utils.get_dashboard_dependency_error = original_check
+
+
+def _lay_out_ports(session: Path, port: int, started: threading.Event) -> None:
+    """Write the files that the agents would, -1 meaning "no such server", once the node's id is known."""
+    ports = {
+        "metrics_agent_port": -1,
+        "metrics_export_port": -1,
+        "dashboard_agent_listen_port": -1,
+        "runtime_env_agent_port": port,
+    }
+    while not started.is_set():
+        for found in session.glob("session_2*/gcs_server_port_*"):
+            node_id = found.name.removeprefix("gcs_server_port_")
+            for name, value in ports.items():
+                (found.parent / f"{name}_{node_id}").write_text(str(value))
+            return
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

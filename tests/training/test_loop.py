@@ -25,8 +25,8 @@ from .conftest import MakeConfig
 CPU = torch.device("cpu")
 
 
-def make_trainer(config: TrainConfig, workers: Workers | None = None) -> Trainer:
-    pipeline = load_pipeline(config.model.pretrained_model_name_or_path)
+def make_trainer(config: TrainConfig, workers: Workers | None = None, dtype: torch.dtype = torch.float32) -> Trainer:
+    pipeline = load_pipeline(config.model.pretrained_model_name_or_path, dtype=dtype)
     family = StableDiffusion(pipeline, config.model.v_parameterization)
     files = sorted(Path(config.data.train_data_dir).rglob("*.png"))
     pictures = [TrainingPicture(f, f.with_suffix(".txt").read_text(), 2, file_hash(f)) for f in files]
@@ -216,6 +216,14 @@ def test_gradient_checkpointing_changes_nothing_but_memory(make_config: MakeConf
     plain = run(make_trainer(make_config()), stop_after=2)[0]
     saving = run(make_trainer(make_config(advanced={"gradient_checkpointing": True})), stop_after=2)[0]
     assert [r.loss for r in saving] == pytest.approx([r.loss for r in plain], rel=1e-5)
+
+
+def test_bf16_trains_float32_weights_near_the_float32_run(make_config: MakeConfig) -> None:
+    plain = run(make_trainer(make_config()), stop_after=3)[0]
+    half = make_trainer(make_config(training={"mixed_precision": "bf16"}), dtype=torch.bfloat16)
+    reports = run(half, stop_after=3)[0]
+    assert [r.loss for r in reports] == pytest.approx([r.loss for r in plain], rel=0.05)
+    assert all(weight.dtype == torch.float32 for weight in weights(half))
 
 
 def test_a_loss_that_is_not_finite_names_step_and_pictures(make_config: MakeConfig) -> None:

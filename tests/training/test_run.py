@@ -2,9 +2,14 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -105,7 +110,7 @@ def test_a_name_that_is_taken_is_refused(make_config: MakeConfig, tmp_path: Path
         run.train(make_config(training={"seed": 5}), num_workers=0)
     other = save_dataset(tmp_path / "other", count=3)
     moved = make_config(data={"train_data_dir": str(other)})
-    with pytest.raises(UserError, match="another config"):
+    with pytest.raises(UserError, match="other pictures"):
         run.train(moved, num_workers=0)
     stray = make_config(training={"output_name": "stray"})
     stray.trial_dir.mkdir()
@@ -199,6 +204,13 @@ def test_inspect_prints_the_metadata(make_config: MakeConfig) -> None:
     assert shown["ss_dataset_dirs"]["2_zork boy"]["img_count"] == 6
 
 
+def test_a_moved_dataset_is_the_same_dataset(make_config: MakeConfig, tiny_dataset: Path, tmp_path: Path) -> None:
+    first = run.train(make_config(), num_workers=0)
+    shutil.copytree(tiny_dataset, tmp_path / "moved")
+    again = run.train(make_config(data={"train_data_dir": str(tmp_path / "moved")}), num_workers=0)
+    assert again.losses == first.losses
+
+
 @pytest.mark.ray
 def test_two_ray_workers_train_what_one_process_trains(make_config: MakeConfig, tmp_path: Path) -> None:
     import ray
@@ -225,3 +237,29 @@ def test_two_ray_workers_train_what_one_process_trains(make_config: MakeConfig, 
             run.train(bad, num_workers=1, resume=damaged)
     assert not ray.is_initialized()
     assert to_toml(config) == (together.trial_dir / "config.toml").read_text()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+def test_ctrl_c_leaves_nothing_running_and_nothing_half_written(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(training={"max_train_epochs": 100_000})
+    (tmp_path / "config.toml").write_text(to_toml(config))
+    command = [sys.executable, "-m", "onmodel.cli.main", "train", str(tmp_path / "config.toml")]
+    with (tmp_path / "log.txt").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 600
+        while len(read_metrics(config.trial_dir / METRICS)) < 3:
+            assert process.poll() is None, (tmp_path / "log.txt").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "log.txt").read_text()
+            time.sleep(0.2)
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert started, "Ray runs in processes of its own"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=120) == 130, (tmp_path / "log.txt").read_text()
+    finally:
+        process.kill()
+    assert "stopped" in (tmp_path / "log.txt").read_text()
+    _, alive = psutil.wait_procs(started, timeout=120)
+    assert [left for left in alive if left.status() != psutil.STATUS_ZOMBIE] == []
+    assert not [path for path in config.trial_dir.rglob("*") if path.name.startswith(".")]

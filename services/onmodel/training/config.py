@@ -176,11 +176,12 @@ class TrainConfig(Config):
 
     @property
     def identity(self) -> str:
-        """Hash of everything that decides the result; where the results go is left out."""
+        """Hash of every setting that decides the result: not where the results go, nor where the pictures lie."""
         value = self.model_dump(mode="json")
         for key in ("output_dir", "output_name"):
             value["training"].pop(key)
-        value["data"].pop("cache_latents_to_disk")
+        for key in ("cache_latents_to_disk", "train_data_dir"):
+            value["data"].pop(key)
         return content_hash(json.dumps(value, sort_keys=True).encode())
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from onmodel.core.errors import ImageError, NotFoundError, UserError
 from onmodel.core.files import content_hash, write_text
+from onmodel.core.progress import console
 from onmodel.dataset.folder import Picture, load_dataset
 from onmodel.training.checkpoint import StateFacts, read_facts
 from onmodel.training.config import TrainConfig, load_train_config, to_toml
@@ -70,6 +71,9 @@ def train(
     dataset_hash = _dataset_hash(pictures)
     trial_dir = config.trial_dir.resolve()
     own = _own_state(config, trial_dir, dataset_hash)
+    if own is not None:
+        going_on = "is finished already" if own.finished else f"goes on after step {own.step} of {own.total_steps}"
+        console.print(f"{trial_dir}: the trial {going_on}", highlight=False, soft_wrap=True)
     if own is None or not own.finished:
         state = trial_dir / STATE if own is not None else _given_state(config, resume, dataset_hash)
         job = Job(

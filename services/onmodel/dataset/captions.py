@@ -23,7 +23,7 @@ _KNOWN = (
     r"full[- ]?body(?: shot| view)?", r"full[- ]length(?: shot)?", r"from head to feet", r"wide[- ]shot",
     r"long[- ]shot", r"far[- ]shot", r"far away", r"in the distance", r"from a distance",
 )  # fmt: skip
-_SHOT = re.compile(rf"\b(?:an? )?(?:{'|'.join(_KNOWN)})\b", re.IGNORECASE)
+_SHOT = re.compile(rf"\b(?:(?:in|as) )?(?:an? )?(?:{'|'.join(_KNOWN)})\b", re.IGNORECASE)
 _OPENING = re.compile(rf"^(?:an? )?(?:{'|'.join(_KNOWN)}) of (.+)$", re.IGNORECASE)
 
 # What a crop no longer shows.
@@ -65,8 +65,8 @@ def with_shot(caption: str, shot: ShotType, variant: int = 0) -> str:
             parts.append(opening[1])
             continue
         left = re.sub(r"\s{2,}", " ", _SHOT.sub("", part)).strip()
-        # What is left of "in a medium shot" is no phrase of its own.
-        if left and left.lower() not in ("in", "in a", "a", "of", "as", "as a", "shot", "view"):
+        # What is left of "medium shot view of" is no phrase of its own.
+        if left and left.lower() not in ("in", "a", "of", "shot", "view"):
             parts.append(left)
     return ", ".join([*parts[:1], phrase, *parts[1:]])
 

@@ -31,7 +31,8 @@ def assemble(
     large = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) >= config.min_area * width * height if len(boxes) else roles
     found: dict[str, list[tuple[Box, float, str]]] = {}
     for role in ("character", "face", "occluder"):
-        chosen = np.flatnonzero((roles == role) & large) if len(boxes) else np.zeros(0, dtype=np.int64)
+        sure = scores >= (config.confidence if role == "character" else config.part_confidence)
+        chosen = np.flatnonzero((roles == role) & large & sure) if len(boxes) else np.zeros(0, dtype=np.int64)
         part, part_scores, part_labels = boxes[chosen], scores[chosen], labels[chosen]
         kept = suppress(part, part_scores, part_labels, iou=config.iou, class_agnostic=config.class_agnostic)
         part, part_scores, part_labels = part[kept], part_scores[kept], part_labels[kept]

@@ -40,6 +40,9 @@ class ShotConfig(Config):
     """Cut below after this many head heights, only the feet are missing: characters are three to five heads high."""
     face_to_head: float = Field(default=1.0, gt=0)
     """Head height over face-box height: 1 where the detector's box is the whole head, about 1.5 for YuNet's."""
+    whole_heads: float = Field(default=2.2, ge=0)
+    """A body of fewer head heights is not whole, though no edge cuts it: its lower part is hidden, or its box ends
+    too early. 0 turns it off, for faces that say little about heads and for figures of two heads."""
     close_up_face: float = Field(default=0.66, gt=0)
     """A face this share of the picture's height is a close-up even where the box's lower edge is unreliable."""
     cut_close_up_aspect: float = Field(default=1.0, gt=0)
@@ -90,6 +93,8 @@ class DetectorConfig(Config):
     """Longer side in pixels that pictures are scaled to; a fixed-size export overrides it."""
     batch_size: int = Field(default=8, ge=1)
     confidence: float = Field(default=0.25, ge=0, le=1)
+    part_confidence: float = Field(default=0.25, ge=0, le=1)
+    """The same for occluders and faces found by class: parts are found less surely than whole characters."""
     iou: float = Field(default=0.5, ge=0, le=1)
     """Boxes that overlap more are one."""
     nested: float = Field(default=0.8, ge=0, le=1)
@@ -170,6 +175,7 @@ _PRESETS: dict[str, dict[str, object]] = {
             "close_up_face": 0.33,
             "close_up_heads": 1.75,
             "medium_heads": 3.1,
+            "whole_heads": 0.0,
             "main_face_weight": 0.3,
             "faces_are_reliable": False,
             "complex_edges": 0.38,

@@ -84,15 +84,21 @@ def shot_type(detections: Detections, main: Instance, shots: ShotConfig) -> tupl
             return _cut_below_without_face(box, width, height, shots)
     elif main.face.height / height >= shots.close_up_face:
         return ShotType.CLOSE_UP, f"the face fills {main.face.height / height:.0%} of the picture's height"
-    elif "bottom" in cut:
+    else:
         heads = box.height / max(main.face.height * shots.face_to_head, 1e-6)
-        if heads < shots.close_up_heads:
-            return ShotType.CLOSE_UP, f"cut below after {heads:.1f} head heights"
-        if heads < shots.medium_heads:
-            return ShotType.MEDIUM, f"cut below after {heads:.1f} head heights"
-        return ShotType.FULL_BODY, f"{heads:.1f} head heights seen, only the feet cut"
+        if "bottom" in cut or heads < shots.whole_heads:
+            return _by_heads(heads, shots)
     shot = ShotType.FAR if share < shots.far_height else ShotType.FULL_BODY
     return shot, f"whole, {share:.0%} of the picture's height"
+
+
+def _by_heads(heads: float, shots: ShotConfig) -> tuple[ShotType, str]:
+    """For a body whose lower end is not seen."""
+    if heads < shots.close_up_heads:
+        return ShotType.CLOSE_UP, f"{heads:.1f} head heights seen"
+    if heads < shots.medium_heads:
+        return ShotType.MEDIUM, f"{heads:.1f} head heights seen"
+    return ShotType.FULL_BODY, f"{heads:.1f} head heights seen, only the feet cut"
 
 
 def behind(box: Box, occluders: Sequence[Box]) -> Box:

@@ -59,7 +59,7 @@ class UltralyticsDetector:
             results: Any = self._model.predict(
                 [np.ascontiguousarray(image[..., ::-1]) for image in part],
                 imgsz=self._config.input_size,
-                conf=self._config.confidence,
+                conf=min(self._config.confidence, self._config.part_confidence),
                 iou=0.7,
                 device=self._device,
                 verbose=False,

@@ -120,7 +120,7 @@ class YoloxDetector:
         scores = output[:, 4:5] * output[:, 5:]
         labels = scores.argmax(axis=1)
         best = scores[np.arange(len(scores)), labels]
-        hit = best >= config.confidence
+        hit = best >= min(config.confidence, config.part_confidence)
         center = (output[hit, :2] + self._corners[hit]) * self._strides[hit]
         half = np.exp(output[hit, 2:4]) * self._strides[hit] / 2
         boxes = np.concatenate([center - half, center + half], axis=1) / scale

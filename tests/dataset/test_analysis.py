@@ -1,0 +1,193 @@
+"""Counts, shares, deficits, words; kept facts; a second run that computes nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from onmodel.core.config import load
+from onmodel.core.errors import UserError
+from onmodel.core.vocabulary import CATEGORIES, ShotType
+from onmodel.dataset.analysis import Analysis, analyze
+from onmodel.dataset.facts import FILE, Facts
+from onmodel.dataset.recommended import RECOMMENDED, Recommended, load_recommended
+from onmodel.dataset.report import page, table
+
+from .conftest import Trial
+
+
+def test_the_table_says_what_is_in_the_pictures(trial: Trial) -> None:
+    analysis = analyze(trial.dataset, trial.services())
+    assert analysis.pictures == 20
+    truth = trial.truth
+    for row in analysis.rows:
+        assert row.shot_type is truth[row.file].shot_type, row.file
+        assert set(row.attributes) == {a.value for a in truth[row.file].attributes}
+        assert row.caption
+    assert analysis.counts["close_up"] == 8
+    assert analysis.shares["full_body"] == pytest.approx(25.0)
+    assert analysis.counts["medium"] == 0
+    assert analysis.unclassified == 6
+    assert tuple(analysis.categories) == CATEGORIES
+
+
+def test_deficits_reach_the_range(trial: Trial) -> None:
+    analysis = analyze(trial.dataset, trial.services())
+    for name, result in analysis.categories.items():
+        low, _ = RECOMMENDED.range(name)
+        count = result.count + result.deficit
+        assert count / (analysis.pictures + result.deficit) * 100 >= low - 1e-9
+        if result.deficit:
+            assert (count - 1) / (analysis.pictures + result.deficit - 1) * 100 < low
+    assert analysis.categories["medium"].deficit_at_target == 119
+
+
+def test_the_conclusion_names_what_is_missing_and_the_next_command(trial: Trial) -> None:
+    analysis = analyze(trial.dataset, trial.services())
+    assert "Nothing shows medium shot" in analysis.conclusion
+    assert "multi-character" in analysis.conclusion
+    assert "6 of 20 pictures are of no known shot type" in analysis.conclusion
+    assert analysis.next_command.startswith("onmodel augment ")
+    assert analysis.categories["medium"].impact == "no mid-range reference"
+    assert analysis.categories["close_up"].status == "within"
+
+
+def test_a_second_run_computes_nothing(trial: Trial) -> None:
+    services = trial.services()
+    info = services.detection.model_info()
+    first = analyze(trial.dataset, services)
+    assert (trial.path / FILE).is_file()
+    again = trial.services()
+    assert analyze(trial.dataset, again, model=info) == first
+    assert not again.started
+    assert again.detection.asked == 0
+
+
+def test_a_changed_picture_is_the_only_one_asked_about(trial: Trial) -> None:
+    analyze(trial.dataset, trial.services())
+    names = sorted(trial.truth)
+    (trial.path / names[0]).write_bytes((trial.path / names[1]).read_bytes())
+    (trial.path / names[2]).rename(trial.path / "renamed.png")
+    services = trial.services()
+    analyze(trial.dataset, services)
+    assert services.detection.asked == 0  # a copy and a new name are known content
+    (trial.path / "new.png").write_bytes((trial.path / names[3]).read_bytes() + b"\0")
+    analyze(trial.dataset, services)
+    assert services.detection.asked == 1
+
+
+def test_other_settings_are_other_facts(trial: Trial) -> None:
+    services = trial.services()
+    info = services.detection.model_info()
+    analyze(trial.dataset, services)
+    asked = services.detection.asked
+    analyze(trial.dataset, services, model=type(info)(info.name, info.hash, "1" * 64))
+    assert services.detection.asked == 2 * asked
+    analyze(trial.dataset, services, model=info)
+    assert services.detection.asked == 2 * asked
+
+
+def test_an_interrupted_run_keeps_what_it_has(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onmodel.dataset.facts.complete.__kwdefaults__", {"chunk": 5, "advance": lambda n: None})
+    services = trial.services()
+    services.detection.fail_after = 12
+    with pytest.raises(KeyboardInterrupt):
+        analyze(trial.dataset, services)
+    assert [p.name for p in trial.path.iterdir() if p.suffix == ".part"] == []
+    again = trial.services()
+    analyze(trial.dataset, again)
+    assert again.detection.asked == 10
+
+
+def test_repeats_weigh_the_shares(trial: Trial) -> None:
+    folder = trial.path / "5_zibo"
+    folder.mkdir()
+    for name, truth in trial.truth.items():
+        if truth.shot_type is ShotType.FULL_BODY:
+            for file in (trial.path / name, (trial.path / name).with_suffix(".txt")):
+                file.rename(folder / file.name)
+    result = analyze(trial.dataset, trial.services()).categories["full_body"]
+    assert result.count == 5
+    assert result.picture_share == pytest.approx(25.0)
+    assert result.share == pytest.approx(100 * 25 / 40)
+    assert result.status == "above"
+
+
+def test_a_read_only_folder_keeps_its_facts_elsewhere(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / "cache" / name)
+    write = Facts._write  # pyright: ignore[reportPrivateUsage]
+
+    def refuse(self: Facts, rows: object) -> None:
+        if self.path.name == FILE:
+            raise UserError("cannot be written")
+        write(self, rows)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(Facts, "_write", refuse)
+    facts = Facts.open(trial.path)
+    analyze(trial.dataset, trial.services(), facts=facts)
+    assert facts.note is not None
+    assert "cannot be written" in facts.note
+    assert not (trial.path / FILE).exists()
+    again = trial.services()
+    analyze(trial.dataset, again)
+    assert again.detection.asked == 0
+
+
+def test_damaged_facts_are_made_anew(trial: Trial) -> None:
+    (trial.path / FILE).write_bytes(b"PAR1 but not really")
+    facts = Facts.open(trial.path)
+    assert facts.note is not None
+    analyze(trial.dataset, trial.services(), facts=facts)
+    assert Facts.open(trial.path).note is None
+
+
+def test_analysis_survives_its_file(trial: Trial, tmp_path: Path) -> None:
+    analysis = analyze(trial.dataset, trial.services())
+    path = tmp_path / "analysis.json"
+    path.write_text(analysis.model_dump_json(), encoding="utf-8")
+    assert load(Analysis, path) == analysis
+
+
+def test_other_ranges(tmp_path: Path, trial: Trial) -> None:
+    path = tmp_path / "ranges.toml"
+    path.write_text("close_up = [10, 20]\ntarget_size = 100\n", encoding="utf-8")
+    analysis = analyze(trial.dataset, trial.services(), recommended=load_recommended(path))
+    assert analysis.categories["close_up"].status == "above"
+    assert analysis.target_size == 100
+    path.write_text("closeup = [10, 20]\n", encoding="utf-8")
+    with pytest.raises(UserError, match="did you mean `close_up`"):
+        load_recommended(path)
+    with pytest.raises(ValueError, match="lowest first"):
+        Recommended(far=(10, 5))
+
+
+def test_the_page_holds_everything_and_escapes(trial: Trial) -> None:
+    name = sorted(trial.truth)[0]
+    (trial.path / name).with_suffix(".txt").write_text("<script>alert('x')</script>", encoding="utf-8")
+    analysis = analyze(trial.dataset, trial.services())
+    made = page(analysis, trial.dataset)
+    assert "<script>" not in made
+    assert "&lt;script&gt;" in made
+    assert 'src="http' not in made
+    assert 'href="http' not in made
+    assert made.count("data:image/jpeg;base64,") >= 20
+    assert 'name="viewport"' in made
+
+
+def test_the_terminal_table_has_all_categories(trial: Trial) -> None:
+    from rich.console import Console
+
+    console = Console(width=140, record=True, file=Path("/dev/null").open("w"))  # noqa: SIM115
+    console.print(table(analyze(trial.dataset, trial.services())))
+    text = console.export_text()
+    for word in ("close-up", "medium shot", "full body", "far / wide", "multi-character", "30–40 %", "unclassified"):
+        assert word in text
+
+
+def test_the_file_is_plain_json(trial: Trial) -> None:
+    raw = json.loads(analyze(trial.dataset, trial.services()).model_dump_json())
+    assert raw["schema_version"] == 1
+    assert raw["rows"][0]["file"].endswith(".png")
+    assert raw["model"]["name"] == "exact"

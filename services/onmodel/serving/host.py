@@ -133,7 +133,8 @@ class _Host:
     def deploy(self, apps: list[LocalApp]) -> None:
         from ray import serve
 
-        targets = [serve.RunTarget(_application(app), name=app.name, route_prefix=None) for app in apps]
+        # Without a route prefix the proxy does not route gRPC to an application either.
+        targets = [serve.RunTarget(_application(app), name=app.name, route_prefix=f"/{app.name}") for app in apps]
         try:
             serve.run_many(targets)
         except RuntimeError as error:

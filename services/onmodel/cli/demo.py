@@ -86,7 +86,7 @@ class Steps:
     def run(self, text: str, work: Callable[[], T]) -> T:
         """Print the next heading and do the work."""
         self._number += 1
-        width = 24
+        width = 14
         done = width * (self._number - 1) // self._total
         elapsed = int(time.monotonic() - self._started)
         console.print(
@@ -122,15 +122,15 @@ def run_demo(out: Path, config: DemoConfig) -> "Comparison":
 
     places, steps = Places(out), Steps(7)
     _claim(out, config)
-    steps.run(f"Render the dataset of {config.character} with the trial's mix", lambda: _render(places, config))
+    steps.run(f"Render {config.character} in the trial's mix", lambda: _render(places, config))
     with measuring(None, "toybox", None, "toybox", None) as (services, measured_with):
         first = steps.run("Analyse it", lambda: _analyse(places, 1, services))
         steps.run("Train trial 1 on it", lambda: _train(places, config, 1))
-        steps.run("Fill its gaps by crops, captions and repeats", lambda: _augment(places, first))
+        steps.run("Fill its gaps", lambda: _augment(places, first))
         steps.run("Analyse the filled dataset", lambda: _analyse(places, 2, services))
         steps.run("Train trial 2 on it, as many steps", lambda: _train(places, config, 2))
         return steps.run(
-            "Test pictures of both, measured and compared",
+            "Evaluate and compare both",
             lambda: _compare(places, config, services, measured_with),
         )
 

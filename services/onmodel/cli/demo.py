@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SETTINGS_FILE = "demo.json"
+SIDE = 96
+"""Side in pixels of what the bundled base model draws and is trained at."""
 
 
 class DemoConfig(Config):
@@ -32,6 +34,8 @@ class DemoConfig(Config):
     seed: int = 7
     pictures: int = 128
     """Of the first training set; its mix is that of the trial in question."""
+    picture_side: int = 192
+    """Twice what is trained at, as a person's own pictures are larger too: crops of them keep enough pixels."""
     held_back: int = 48
     """Pictures of the character in all framings that no training sees: what identity is measured against."""
     steps: int = 500
@@ -159,14 +163,14 @@ def _render(places: Places, config: DemoConfig) -> None:
     character = HELD_OUT[config.character]
     every_framing = Shares(close_up=0.25, medium=0.25, full_body=0.25, far=0.25)
     wanted = (
-        (places.dataset(1), config.pictures, TRIAL_SHARES, config.seed),
-        (places.held_back, config.held_back, every_framing, config.seed + 1),
+        (places.dataset(1), config.pictures, TRIAL_SHARES, config.seed, config.picture_side),
+        (places.held_back, config.held_back, every_framing, config.seed + 1, SIDE),
     )
-    with bar("rendering", sum(count for _, count, _, _ in wanted)) as shown:
-        for folder, count, shares, seed in wanted:
+    with bar("rendering", sum(count for _, count, *_ in wanted)) as shown:
+        for folder, count, shares, seed, side in wanted:
             if not folder.is_dir():
                 with folder_aside(folder) as aside:
-                    make_dataset(aside, character, count, shares, seed, trigger=config.character)
+                    make_dataset(aside, character, count, shares, seed, size=side, trigger=config.character)
             shown.advance(count, folder.name)
 
 
@@ -221,7 +225,7 @@ def training_config(places: Places, config: DemoConfig, trial: int) -> "TrainCon
         },
         "data": {
             "train_data_dir": str(places.dataset(trial)),
-            "resolution": 96,
+            "resolution": SIDE,
             "min_bucket_reso": 64,
             "max_bucket_reso": 128,
             "bucket_reso_steps": 32,

@@ -204,13 +204,11 @@ def _sentence(names: Sequence[str], evaluations: Sequence[Evaluation], pairs: Se
         }[overall.verdict]
         parts.append(f"{head}: {_percent(after)} of its pictures are on model, against {_percent(before)}.")
         by = {verdict: [s for s, p in own.items() if p.verdict is verdict] for verdict in Verdict}
-        clauses: list[str] = []
-        if by[Verdict.BETTER]:
-            clauses.append(f"better in {words(by[Verdict.BETTER])}")
-        if by[Verdict.WORSE]:
-            clauses.append(f"worse in {words(by[Verdict.WORSE])}")
-        if by[Verdict.NOT_DECIDED]:
-            clauses.append(f"not decided in {words(by[Verdict.NOT_DECIDED])}")
+        clauses = [
+            f"{verdict.value} in {words(found) if len(found) < len(own) else f'all {len(own)} scenarios'}"
+            for verdict, found in by.items()
+            if found
+        ]
         (now, of), (then, _) = met(evaluation), met(first)
         scenarios = "; ".join(clauses)
         parts.append(f"{scenarios[:1].upper()}{scenarios[1:]}. It meets {now} of {of} targets, {names[0]} {then}.")

@@ -184,7 +184,9 @@ def _count_right(judged: Judged) -> float:
 
 
 def _framing(judged: Judged) -> float:
-    return math.nan if judged.seen is None else float(judged.scenario in judged.seen.decision.categories)
+    if judged.seen is None:
+        return math.nan
+    return float(bool(judged.identities) and judged.scenario in judged.seen.decision.categories)
 
 
 _PER_PICTURE: dict[str, Callable[[Judged], float]] = {

@@ -90,10 +90,11 @@ class _View:
 
     def _facts(self) -> str:
         first = self.models[0][1]
+        base = Path(first.base).name if Path(first.base).is_absolute() else first.base
         return (
             f"Suite {first.suite}: {len(first.scenarios)} scenarios, {len(first.prompts)} prompts, "
             f"{len(first.seeds)} variations each, {len(first.pictures)} pictures a model. "
-            f"Base model {first.base}, {first.steps} steps, guidance {first.guidance_scale:g}."
+            f"Base model {base}, {first.steps} steps, guidance {first.guidance_scale:g}."
         )
 
     def _footer(self) -> str:

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+from typing import Any
 
+from pydantic import field_validator
 from ray import serve
 from ray.serve import Application
 
@@ -21,7 +23,13 @@ class DetectionArgs(Config):
     """The application's `args` in a Serve config."""
 
     detector: DetectorConfig = DetectorConfig.preset("toybox")
+    """In a file also a preset's name."""
     intake: Intake = Intake()
+
+    @field_validator("detector", mode="before")
+    @classmethod
+    def _preset(cls, value: Any) -> Any:
+        return DetectorConfig.preset(value) if isinstance(value, str) else value
 
 
 @serve.deployment(
@@ -45,7 +53,8 @@ class Detection:
         self._config = args.detector.model_copy(update={"threads": threads})
         self._detector = load_detector(self._config)
         size = args.detector.batch_size
-        self._detect.set_max_batch_size(size)  # pyright: ignore[reportFunctionMemberAccess]
+        batched: Any = self._detect
+        batched.set_max_batch_size(size)
         self._service = DetectionService(self._detector, self._config, args.intake, self._detect)
 
     @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.005, batch_size_fn=count_items)

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ray import serve
 from ray.serve import Application
@@ -48,7 +48,8 @@ class Scoring:
         torch.set_num_threads(args.intake.model_threads or os.cpu_count() or 1)
         self._scorer = load_scorer(args.scorer)
         size = args.scorer.batch_size
-        self._embed.set_max_batch_size(size)  # pyright: ignore[reportFunctionMemberAccess]
+        batched: Any = self._embed
+        batched.set_max_batch_size(size)
         self._service = ScoringService(self._scorer, args.intake, size, self._embed)
 
     @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.005, batch_size_fn=count_items)

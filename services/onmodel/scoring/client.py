@@ -64,9 +64,7 @@ class ScoringClient(ServiceClient):
     def score_consistency(self, groups: Sequence[Sequence[bytes]]) -> ConsistencyScores:
         """How alike the pictures of each group are. One request: at most 1024 pictures together."""
         wire = [pb.ImageGroup(images=map(image_to_wire, group)) for group in groups]
-        return consistency_from_wire(
-            self.call(self._stub.ScoreConsistency, pb.ScoreConsistencyRequest(groups=wire))
-        )
+        return consistency_from_wire(self.call(self._stub.ScoreConsistency, pb.ScoreConsistencyRequest(groups=wire)))
 
     def score_identity(
         self, images: Sequence[bytes], references: Sequence[bytes], impostors: Sequence[bytes] = ()

@@ -22,7 +22,7 @@ class ScorerConfig(Config):
     """For an architecture: a published tag, or a checkpoint file."""
     device: str = "auto"
     """"auto" (cuda where there is one), "cpu", "cuda", "cuda:1"."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(default=32, ge=1)
     """Most pictures the model takes at once."""
 
     def folder(self) -> Path | None:

@@ -184,7 +184,7 @@ def _pretrained(config: ScorerConfig) -> str:
     if checkpoint is not None:
         return str(checkpoint)
     tags = open_clip.list_pretrained_tags_by_model(config.model)
-    if config.pretrained not in tags:
+    if config.pretrained is None or config.pretrained not in tags:
         listed = ", ".join(tags) or "none published: give a checkpoint file"
         problem = "no weights are named" if config.pretrained is None else f"no tag `{config.pretrained}`"
         raise UserError(f"scorer model {config.model}: {problem}; set `pretrained` to one of: {listed}")

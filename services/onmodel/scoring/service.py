@@ -104,9 +104,7 @@ def _consistency(groups: list[list[Outcome]]) -> pb.ScoreConsistencyResponse:
     return response
 
 
-def _identity(
-    outcomes: list[Outcome], references: list[Outcome], impostors: list[Outcome]
-) -> pb.ScoreIdentityResponse:
+def _identity(outcomes: list[Outcome], references: list[Outcome], impostors: list[Outcome]) -> pb.ScoreIdentityResponse:
     genuine = _good(references)
     if not genuine:
         raise UserError("no reference picture can be read; give at least one picture of the character")

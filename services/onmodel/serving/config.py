@@ -25,8 +25,8 @@ class StartOptions(Config):
     http_port: int = Field(ge=1, le=65535)
     host: str = "127.0.0.1"
     """Interface of the gRPC port."""
-    request_timeout_s: float = Field(300.0, gt=0)
-    num_cpus: int | None = Field(None, ge=1)
+    request_timeout_s: float = Field(default=300.0, gt=0)
+    num_cpus: int | None = Field(default=None, ge=1)
     """Ray's idea of this machine's CPUs; it sizes its pool of waiting workers by it."""
     object_store_bytes: int = 512 << 20
     detached: bool = False
@@ -43,4 +43,4 @@ class LocalApp(Config):
 
     name: AppName
     args: dict[str, Any]
-    replicas: int = Field(1, ge=1)
+    replicas: int = Field(default=1, ge=1)

@@ -36,8 +36,7 @@ def main() -> None:
     # Whatever Ray prints goes to the log (standard error); answers alone go to the real standard output.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _take_signals()
     host = _Host()
     try:
         for command in _commands(host):
@@ -51,6 +50,11 @@ def main() -> None:
         # A second signal must not stop the clearing away.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         host.stop()
+
+
+def _take_signals() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _commands(host: "_Host") -> Iterator[dict[str, Any]]:
@@ -119,6 +123,8 @@ class _Host:
             num_cpus=options.num_cpus or max(2, os.cpu_count() or 1),
             object_store_bytes=options.object_store_bytes,
         )
+        # Ray puts handlers of its own in place.
+        _take_signals()
         serve.start(
             proxy_location="HeadOnly",
             http_options={"host": "127.0.0.1", "port": options.http_port},
@@ -155,17 +161,17 @@ class _Host:
 
     def _wait_until_routed(self, names: list[str]) -> None:
         # The proxy learns of an application a moment after Serve calls it ready.
+        import grpc
         from ray.serve.generated import serve_pb2, serve_pb2_grpc
 
-        import grpc
-
+        messages: Any = serve_pb2
         assert self._options is not None
         deadline = time.monotonic() + READY_TIMEOUT_S
         with grpc.insecure_channel(f"{self._options.connect_host}:{self._options.grpc_port}") as channel:
             stub: Any = serve_pb2_grpc.RayServeAPIServiceStub(channel)
             while True:
                 with contextlib.suppress(grpc.RpcError):
-                    request: Any = serve_pb2.ListApplicationsRequest()
+                    request: Any = messages.ListApplicationsRequest()
                     reply = stub.ListApplications(request, timeout=5)
                     if set(names) <= set(reply.application_names):
                         return

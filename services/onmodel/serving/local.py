@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -57,7 +57,7 @@ class Services:
         with self._lock:
             if self._host is None and self._address is not None:
                 return
-            missing = [name for name in names if name not in self._running]
+            missing: list[AppName] = [name for name in names if name not in self._running]
             if not missing:
                 return
             with console.status(f"starting the {' and '.join(missing)} service on this machine"):
@@ -124,7 +124,7 @@ def open_services(
     scorer: ScorerConfig | None = None,
     detection_replicas: int = 1,
     timeout_s: float = TIMEOUT_S,
-) -> Iterator[Services]:
+) -> Generator[Services]:
     """Clients of the services at `address` (HOST:PORT), or of ones that live as long as the block.
 
     Without an address nothing starts until a client is first asked for. What was started ends with the block,

@@ -9,11 +9,12 @@ Should a later Ray name any of this differently, the start is slower, not wrong.
 """
 
 import contextlib
+import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def start_private_ray(folder: Path, *, num_cpus: int, object_store_bytes: int) -
                     num_cpus=num_cpus,
                     include_dashboard=False,
                     log_to_driver=False,
-                    logging_level="ERROR",
+                    logging_level=logging.ERROR,
                     object_store_memory=object_store_bytes,
                     _node_ip_address="127.0.0.1",
                     _temp_dir=str(session),
@@ -58,7 +59,7 @@ def start_private_ray(folder: Path, *, num_cpus: int, object_store_bytes: int) -
 
 
 @contextlib.contextmanager
-def _lean_start(session: Path) -> Iterator[None]:
+def _lean_start(session: Path) -> Generator[None]:
     from ray._private import utils
     from ray._private.parameter import RayParams
 

@@ -1,0 +1,99 @@
+"""`onmodel serve up|status|down`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print a machine's answer.")]
+
+
+@app.command()
+def up(
+    config: Annotated[Path | None, typer.Option(help="Serve config (YAML), in place of cluster/serve.yaml.")] = None,
+    detector: Annotated[str | None, typer.Option(help="Detector preset: toybox or film.")] = None,
+    detector_config: Annotated[Path | None, typer.Option(help="TOML with all detector settings instead.")] = None,
+    scorer: Annotated[
+        str | None, typer.Option(help="Scorer: toybox, an open_clip architecture, hf-hub:OWNER/NAME, or a folder.")
+    ] = None,
+    scorer_pretrained: Annotated[
+        str | None, typer.Option(help="Checkpoint tag or file for an open_clip architecture.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Interface of the gRPC port; there is no password on it.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="gRPC port; else the config's.")] = None,
+    block: Annotated[bool, typer.Option("--block", help="Stay, and stop the services on Ctrl-C.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Start the detection and scoring services and leave them running."""
+    from onmodel.core.config import load
+    from onmodel.core.progress import console
+    from onmodel.detection.config import DetectorConfig
+    from onmodel.scoring.config import ScorerConfig
+    from onmodel.serving import lifecycle
+    from onmodel.serving.serve_config import DEFAULT_CONFIG, read_serve_config
+
+    wanted: dict[str, Any] = read_serve_config(config or DEFAULT_CONFIG)
+    seeing = load(DetectorConfig, detector_config) if detector_config else None
+    if detector is not None and seeing is None:
+        seeing = DetectorConfig.preset(detector)
+    scoring = None if scorer is None else ScorerConfig(model=scorer, pretrained=scorer_pretrained)
+    wanted = lifecycle.with_models(wanted, seeing, scoring)
+    port = port or int(wanted.get("grpc_options", {}).get("port", 9000))
+    with console.status(f"starting the services at {host}:{port}"):
+        process = lifecycle.start(wanted, host=host, port=port, detached=not block)
+    address = f"{process.options.connect_host}:{port}"
+    typer.echo(
+        json.dumps({"address": address, "pid": process.pid, "log": str(process.log)})
+        if as_json
+        else f"the services answer at {address}; " + ("Ctrl-C stops them" if block else "stop: onmodel serve down")
+    )
+    if not block:
+        process.let_go()
+        return
+    try:
+        process.wait()
+    finally:
+        process.stop()
+        lifecycle.forget()
+
+
+@app.command()
+def status(
+    services: Annotated[str | None, typer.Option(help="HOST:PORT; else what `up` started, or 127.0.0.1:9000.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask both services which model they run; exit code 4 when one does not answer."""
+    from onmodel.serving import lifecycle
+    from onmodel.serving.state import recall
+
+    running = recall()
+    address = services or (running.address if running else "127.0.0.1:9000")
+    found = lifecycle.status(address)
+    if as_json:
+        apps = {
+            name: {"ok": app.model is not None, "model": asdict(app.model) if app.model else None, "error": app.problem}
+            for name, app in found.items()
+        }
+        typer.echo(json.dumps({"address": address, "applications": apps}))
+    else:
+        typer.echo(f"services at {address}")
+        for name, app in found.items():
+            typer.echo(f"  {name:<10} {f'{app.model.name} ({app.model.hash[:12]})' if app.model else app.problem}")
+    if any(app.model is None for app in found.values()):
+        raise typer.Exit(4)
+
+
+@app.command()
+def down(as_json: JsonOption = False) -> None:
+    """Stop what `onmodel serve up` started, and nothing else."""
+    from onmodel.serving import lifecycle
+
+    stopped = lifecycle.stop()
+    if as_json:
+        typer.echo(json.dumps({"stopped": stopped is not None, "address": stopped.address if stopped else None}))
+    else:
+        typer.echo(f"stopped the services at {stopped.address}" if stopped else "nothing to stop")

@@ -1,6 +1,6 @@
 """Encoding pictures and captions: once, by content, and around broken pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,23 +124,29 @@ def test_a_broken_picture_is_named_and_left_out(
         prepare(given[:2], family, make_config().data, ArrayCache(None))
 
 
-def test_workers_share_the_encoding(
-    family: Counting, tiny_dataset: Path, make_config: MakeConfig, tmp_path: Path
+@pytest.mark.parametrize("first", [0, 1])
+def test_workers_share_the_encoding_whoever_comes_first(
+    first: int, family: Counting, tiny_dataset: Path, make_config: MakeConfig, tmp_path: Path
 ) -> None:
     given, config = pictures(tiny_dataset), make_config().data
     alone = prepare(given, family, config, ArrayCache(tmp_path / "alone"))
     family.pictures = 0
+    second: list[TrainingData] = []
 
-    def other_worker() -> TrainingData:
-        return prepare(given, family, config, ArrayCache(tmp_path / "shared"), rank=1, world_size=2)
+    def worker(rank: int, barrier: Callable[[], None]) -> TrainingData:
+        cache = ArrayCache(tmp_path / "shared")
+        return prepare(given, family, config, cache, rank=rank, world_size=2, barrier=barrier)
 
-    with pytest.raises(AssertionError):
-        other_worker()  # alone it finds no embeddings of the captions that are the first worker's
-    assert family.pictures == 3
-    both = prepare(given, family, config, ArrayCache(tmp_path / "shared"), rank=0, world_size=1)
+    # The first to come encodes all its share before the second even looks, and waits for it.
+    def meet() -> None:
+        second.append(worker(1 - first, lambda: None))
+
+    data = worker(first, meet)
     assert family.pictures == 6
-    for mine, theirs in zip(alone.latents, both.latents, strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+    for mine, theirs, reference in zip(data.latents, second[0].latents, alone.latents, strict=True):
+        assert torch.equal(mine, theirs)
+        torch.testing.assert_close(mine, reference, atol=1e-5, rtol=1e-4)
+    assert data.conditioning.keys() == second[0].conditioning.keys() == alone.conditioning.keys()
 
 
 def test_a_damaged_cache_file_is_made_again(tmp_path: Path) -> None:

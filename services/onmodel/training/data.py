@@ -113,9 +113,10 @@ def prepare(
     """
     settings = content_hash(f"{family.picture_hash()} {bucket_sizes(config)}".encode())
     keys = [content_hash(f"{picture.hash} {settings}".encode()) for picture in pictures]
-    missing = {key: picture for key, picture in zip(keys, pictures, strict=True) if cache.get(key) is None}
-    share = dict(list(missing.items())[rank::world_size])
-    broken = _encode_pictures(share, family, config, cache, progress)
+    # Shares go by place among all keys: what is missing changes while other workers fill the cache.
+    share = list(dict(zip(keys, pictures, strict=True)).items())[rank::world_size]
+    missing = {key: picture for key, picture in share if cache.get(key) is None}
+    broken = _encode_pictures(missing, family, config, cache, progress)
     caption_keys = _encode_captions(pictures, family, cache, rank, world_size) if encode_captions else {}
     barrier()
 
@@ -177,7 +178,7 @@ def _encode_captions(
     weights = family.caption_hash()
     captions = sorted({"", *(picture.caption for picture in pictures)})
     keys = {caption: content_hash(f"{weights} {caption}".encode()) for caption in captions}
-    missing = [caption for caption in captions if cache.get(keys[caption]) is None][rank::world_size]
+    missing = [caption for caption in captions[rank::world_size] if cache.get(keys[caption]) is None]
     for batch in _chunks(missing, CAPTIONS_AT_ONCE):
         with torch.no_grad():
             encoded = family.encode_captions(batch).float().cpu().numpy()

@@ -182,3 +182,5 @@ def detach(module: nn.Module) -> None:
     for path, layer in list(lora_layers(module)):
         parent, _, leaf = path.rpartition(".")
         setattr(module.get_submodule(parent), leaf, layer.get_base_layer())
+    # peft notes its config on the module; left there, the next LoRA would be warned of as a second one.
+    vars(module).pop("peft_config", None)

@@ -34,8 +34,11 @@ def assemble(
         sure = scores >= (config.confidence if role == "character" else config.part_confidence)
         chosen = np.flatnonzero((roles == role) & large & sure) if len(boxes) else np.zeros(0, dtype=np.int64)
         part, part_scores, part_labels = boxes[chosen], scores[chosen], labels[chosen]
-        kept = suppress(part, part_scores, part_labels, iou=config.iou, class_agnostic=config.class_agnostic)
-        part, part_scores, part_labels = part[kept], part_scores[kept], part_labels[kept]
+        if config.mean_boxes:
+            part, part_scores, part_labels = average(part, part_scores, part_labels, config.iou)
+        else:
+            kept = suppress(part, part_scores, part_labels, iou=config.iou, class_agnostic=config.class_agnostic)
+            part, part_scores, part_labels = part[kept], part_scores[kept], part_labels[kept]
         if role == "character" and len(part):
             kept, part_scores = drop_nested(part, part_scores, config.nested)
             part, part_labels = part[kept], part_labels[kept]
@@ -74,6 +77,30 @@ def suppress(
         kept = cv2.dnn.NMSBoxesBatched(sized.tolist(), scores.tolist(), labels.tolist(), 0.0, iou)
     indices = np.asarray(kept, dtype=np.int64).reshape(-1)
     return indices[np.argsort(-scores[indices], kind="stable")]
+
+
+def average(
+    boxes: Boxes, scores: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], iou: float
+) -> tuple[Boxes, npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Boxes that overlap the surest left by `iou` or more become one: their mean weighted by score, with its label.
+
+    Weighted boxes fusion (Solovyev et al. 2021) without its discount for boxes that few views saw.
+    """
+    left = np.argsort(-scores, kind="stable")
+    made: list[npt.NDArray[np.float32]] = []
+    chosen: list[int] = []
+    while len(left):
+        best = boxes[left[0]]
+        shared = _shared(best, boxes[left])
+        union = _areas(boxes[left]) + _areas(best[None])[0] - shared
+        same = shared >= iou * np.maximum(union, 1e-6)
+        same[0] = True
+        group = left[same]
+        made.append(np.average(boxes[group], axis=0, weights=np.maximum(scores[group], 1e-6)))
+        chosen.append(int(left[0]))
+        left = left[~same]
+    merged = np.asarray(made, dtype=np.float32).reshape(-1, 4)
+    return merged, scores[chosen], labels[chosen]
 
 
 def drop_nested(

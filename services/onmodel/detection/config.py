@@ -53,6 +53,12 @@ class ShotConfig(Config):
     faces_are_reliable: bool = True
     """A character cut above without a face is then not decidable. Off where the face finder misses many: then
     only one whose feet are in the picture is."""
+    headless_full_height: float = Field(default=0.85, ge=0, le=1)
+    """Then, a character of this share of the picture's height that no lower edge cuts lacks no more than its ears or
+    hat; a smaller one that is cut above is a pair of legs."""
+    main_cut_weight: float = Field(default=0.3, ge=0, le=1)
+    """What remains of the prominence of a faceless character that two or more edges cut: the shoulder of somebody
+    in the foreground past whom the camera looks."""
     main_center_weight: float = Field(default=0.3, ge=0, le=1)
     """How much nearness to the middle counts beside area when the main character is chosen."""
     main_face_weight: float = Field(default=2.0, ge=0)
@@ -101,6 +107,11 @@ class DetectorConfig(Config):
     """A box this much inside a bigger one is part of the same body; 1 keeps all."""
     class_agnostic: bool = True
     """Merge over classes too: one animated animal is often found as two or three kinds."""
+    mean_boxes: bool = False
+    """Boxes that are one become their mean, weighted by confidence, rather than the surest of them."""
+    thorough: bool = False
+    """Look also at the mirrored picture and at overlapping squares along its longer side (YOLOX): finds small
+    characters and steadies doubtful ones, for three to five times the work."""
     classes: tuple[str, ...] | None = None
     """Class names in the model's order, where the weights do not carry them (COCO's 80 for YOLOX)."""
     character_classes: tuple[str, ...] | None = None
@@ -166,8 +177,11 @@ _PRESETS: dict[str, dict[str, object]] = {
         "weights": "yolox_nano",
         "face_weights": "yunet",
         "confidence": 0.2,
-        "iou": 0.4,
+        "iou": 0.5,
+        "mean_boxes": True,
+        "thorough": True,
         "nested": 0.7,
+        "min_area": 0.005,
         "excluded_classes": FURNITURE,
         "shots": {
             "far_height": 0.36,
@@ -177,6 +191,8 @@ _PRESETS: dict[str, dict[str, object]] = {
             "medium_heads": 3.1,
             "whole_heads": 0.0,
             "main_face_weight": 0.3,
+            "cut_close_up_aspect": 2.0,
+            "cut_close_up_area": 0.45,
             "faces_are_reliable": False,
             "complex_edges": 0.38,
             "complex_entropy": 0.55,

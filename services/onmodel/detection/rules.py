@@ -47,6 +47,9 @@ def main_character(detections: Detections, shots: ShotConfig) -> int | None:
         x, y = instance.box.center
         off = min(1.0, 2 * max(abs(x / width - 0.5), abs(y / height - 0.5)))
         seen = 1 + (shots.main_face_weight if instance.face is not None else 0.0)
+        cut = cut_edges(instance.box, width, height, shots.edge_margin, shots.top_margin)
+        if instance.face is None and len(cut) >= 2:
+            seen *= shots.main_cut_weight
         return instance.box.area * (1 - shots.main_center_weight * off) * instance.confidence**0.5 * seen
 
     if not detections.instances:
@@ -78,7 +81,8 @@ def shot_type(detections: Detections, main: Instance, shots: ShotConfig) -> tupl
             return ShotType.FAR, f"{reason}, {share:.0%} of the picture's height"
         return shot, reason
     if main.face is None:
-        if "top" in cut and (shots.faces_are_reliable or "bottom" not in cut):
+        legs = "bottom" not in cut and share < shots.headless_full_height
+        if "top" in cut and (shots.faces_are_reliable or legs):
             return ShotType.UNCLASSIFIED, "cut above, no head seen"
         if "bottom" in cut:
             return _cut_below_without_face(box, width, height, shots)

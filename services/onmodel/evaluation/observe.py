@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +22,10 @@ Embedding = npt.NDArray[np.float32]
 GREY = 127
 MARGIN = 0.06
 """Share of the box's longer side that a crop shows beyond the box."""
+LARGEST_CROP = 256
+"""Side in pixels that larger crops are brought to: image encoders take 224, and hundreds are kept in memory."""
+AT_ONCE = 64
+"""Pictures whose crops are held and sent together."""
 MOST_CHARACTERS = 4
 """Characters of one picture that are embedded, the main one and then the largest."""
 
@@ -95,6 +100,8 @@ def square_crop(image: RGB, box: Box) -> tuple[RGB, Box]:
     to_x, to_y = max(0, round(x0 - square.x0)), max(0, round(y0 - square.y0))
     patch = image[y0:y1, x0:x1][: max(0, pixels - to_y), : max(0, pixels - to_x)]
     canvas[to_y : to_y + patch.shape[0], to_x : to_x + patch.shape[1]] = patch
+    if pixels > LARGEST_CROP:
+        canvas = cv2.resize(canvas, (LARGEST_CROP, LARGEST_CROP), interpolation=cv2.INTER_AREA).astype(np.uint8)
     return canvas, square
 
 
@@ -158,8 +165,13 @@ def _cut(data: bytes, found: Found) -> _Cut:
 
 def observe(images: Sequence[bytes], services: Looking) -> list[Seen | ImageError]:
     """Detect and embed pictures, given as encoded bytes; an unreadable one is answered with its error."""
-    if not images:
-        return []
+    seen: list[Seen | ImageError] = []
+    for start in range(0, len(images), AT_ONCE):
+        seen += _observe(images[start : start + AT_ONCE], services)
+    return seen
+
+
+def _observe(images: Sequence[bytes], services: Looking) -> list[Seen | ImageError]:
     cuts: list[_Cut | ImageError] = []
     for data, found in zip(images, services.detection.detect(images), strict=True):
         try:
@@ -170,7 +182,7 @@ def observe(images: Sequence[bytes], services: Looking) -> list[Seen | ImageErro
     for data, cut in zip(images, cuts, strict=True):
         if isinstance(cut, _Cut):
             batch += [data, *(encode_png(p) for p in cut.pictures)]
-    embedded = iter(services.scoring.embed_images(batch))
+    embedded = iter(services.scoring.embed_images(batch) if batch else ())
     return [
         cut if isinstance(cut, ImageError) else _assemble(cut, [next(embedded) for _ in range(len(cut.pictures) + 1)])
         for cut in cuts

@@ -1,5 +1,6 @@
 """Fixtures that every test package may use."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,3 +14,34 @@ def shared_assets() -> Path:
     if not SHARED_ASSETS.is_dir():
         pytest.skip("the shared assets (film, subject pictures, detector weights) are not beside this checkout")
     return SHARED_ASSETS
+
+
+CLIP_CONFIG = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+CLIP_PREPROCESS = {
+    "mean": [0.5, 0.4, 0.3],
+    "std": [0.2, 0.3, 0.4],
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small CLIP model with random weights, saved as open_clip saves them."""
+    # Imported here: most tests have no need of torch.
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**CLIP_CONFIG)  # pyright: ignore[reportArgumentType]
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
+    config = {"model_cfg": CLIP_CONFIG, "preprocess_cfg": CLIP_PREPROCESS}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return folder

@@ -11,7 +11,7 @@ from PIL import Image
 from onmodel.core.errors import NotFoundError, ResourceError, UserError
 from onmodel.scoring.model import ClipModel, ScorerConfig, load_scorer
 
-from .conftest import noise
+from .made import noise
 
 
 def test_embeddings_are_open_clips_own(scorer: ClipModel, clip_folder: Path) -> None:

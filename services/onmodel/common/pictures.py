@@ -1,6 +1,7 @@
 """Pictures on their way to a model: where they may come from, decoding beside computing, batches of images."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,8 @@ from onmodel.core import images
 from onmodel.core.config import Config
 from onmodel.core.errors import ForbiddenError, ImageError, OnModelError, UserError
 from onmodel.core.images import RGB
+
+logger = logging.getLogger("ray.serve")
 
 Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
@@ -157,6 +160,10 @@ class Pipeline(Generic[Prepared, Result]):
             return error
         except MemoryError:
             return ImageError("picture: too large for this service's memory; scale it down")
+        except Exception as error:
+            # Decoders raise nearly anything on made-up bytes; the other pictures are none the worse for it.
+            logger.exception("a picture could not be prepared")
+            return ImageError(f"picture: cannot be decoded ({type(error).__name__}: {error}); remove it")
 
 
 def count_items(pieces: list[list[Any]]) -> int:

@@ -36,7 +36,8 @@ def decode(data: bytes, name: str = "picture") -> RGB:
                     f"{name}: {image.width}x{image.height} pixels is more than the limit of {MAX_PIXELS}; scale it down"
                 )
             return to_rgb(image)
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, ImportError):
+        # ImportError: ultralytics replaces Image.open by one that asks for a HEIF plugin before giving up.
         raise ImageError(f"{name}: not a picture that can be read (png, jpg, webp, bmp, gif); remove it") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: claims more pixels than the limit of {MAX_PIXELS}; scale it down") from None

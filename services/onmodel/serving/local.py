@@ -60,6 +60,9 @@ class Services:
             missing: list[AppName] = [name for name in names if name not in self._running]
             if not missing:
                 return
+            if "scoring" in missing:
+                # Cheap, and a mistyped name is answered before half a minute of starting.
+                ScorerConfig.model_validate(self._plan["scoring"].args.get("scorer", {})).folder()
             with console.status(f"starting the {' and '.join(missing)} service on this machine"):
                 self._deploy(missing)
 

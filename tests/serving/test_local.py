@@ -1,0 +1,152 @@
+"""Local services start only when needed, and nothing of them outlives the verb."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from onmodel.core.errors import NotFoundError, ServiceError
+from onmodel.detection.config import DetectorConfig
+from onmodel.scoring.config import ScorerConfig
+from onmodel.serving.local import open_services, plan_apps
+from onmodel.serving.private_ray import free_port
+from onmodel.serving.state import Running, forget, recall, remember, state_file
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_nothing_starts_that_nobody_asks_for() -> None:
+    before = {child.pid for child in psutil.Process().children()}
+    with open_services(None) as services:
+        assert services.address is None
+    assert {child.pid for child in psutil.Process().children()} == before
+
+
+def test_an_address_starts_nothing_and_says_when_nobody_is_there() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with open_services(address, timeout_s=10) as services:
+        services.start("detection", "scoring")
+        assert services.address == address
+        with pytest.raises(ServiceError, match="onmodel serve up"):
+            services.scoring.model_info()
+
+
+def test_cores_are_shared_among_replicas() -> None:
+    plan = plan_apps(DetectorConfig.preset("toybox"), ScorerConfig(), detection_replicas=2)
+    assert plan["detection"].replicas == 2
+    threads = plan["detection"].args["intake"]["model_threads"]
+    assert threads * 2 <= max(2, os.cpu_count() or 1)
+
+
+def test_state_of_a_dead_process_is_forgotten(state: Path) -> None:
+    assert recall() is None
+    running = remember(os.getpid(), "127.0.0.1:9000", state / "log")
+    assert recall() == running
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    remember(process.pid, "127.0.0.1:9000", state / "log")
+    process.wait()
+    assert recall() is None and not state_file().exists()
+    # A pid that another process has got since is not ours to stop.
+    assert not Running(os.getpid(), 0.0, "127.0.0.1:9000", "").alive()
+    state_file().write_text("{")
+    assert recall() is None
+    forget()
+
+
+BLOCK = """
+import sys
+from onmodel.serving.local import open_services
+from onmodel.scoring.config import ScorerConfig
+with open_services(None, scorer=ScorerConfig(model=sys.argv[1])) as services:
+    print("begin", flush=True)
+    services.scoring
+    print("ready", flush=True)
+    services.scoring.embed_texts(["x"])
+    import time
+    time.sleep(600)
+"""
+
+
+def begin(clip_folder: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+    """A process that is starting its services, and the processes it has started by then."""
+    parent = subprocess.Popen([sys.executable, "-c", BLOCK, str(clip_folder)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None and parent.stdout.readline() == "begin\n"
+    deadline = time.monotonic() + 100
+    below: list[psutil.Process] = []
+    # Wait for the host and some of Ray below it: the worst moment to be broken off.
+    while len(below) < 3 and time.monotonic() < deadline:
+        time.sleep(0.2)
+        below = psutil.Process(parent.pid).children(recursive=True)
+    assert len(below) >= 3
+    return parent, below
+
+
+def assert_all_end(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=60)
+    for process in alive:
+        process.kill()
+    assert alive == []
+
+
+@pytest.mark.ray
+def test_ctrl_c_while_starting_leaves_nothing(clip_folder: Path, state: Path) -> None:
+    parent, below = begin(clip_folder)
+    parent.send_signal(signal.SIGINT)
+    parent.wait(60)
+    assert_all_end(below)
+
+
+@pytest.mark.ray
+def test_a_killed_verb_takes_its_services_with_it(clip_folder: Path, state: Path) -> None:
+    parent, below = begin(clip_folder)
+    parent.kill()
+    parent.wait(60)
+    assert_all_end(below)
+
+
+@pytest.mark.ray
+def test_up_status_down(clip_folder: Path, state: Path, tmp_path: Path) -> None:
+    def onmodel(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "onmodel.cli.main", "serve", *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
+
+    port = str(free_port())
+    assert onmodel("status", "--services", f"127.0.0.1:{port}").returncode == 4
+    up = onmodel("up", "--port", port, "--scorer", str(clip_folder))
+    try:
+        assert up.returncode == 0, up.stderr
+        running = recall()
+        assert running is not None and running.address == f"127.0.0.1:{port}"
+        below = psutil.Process(running.pid).children(recursive=True)
+        status = onmodel("status")
+        assert status.returncode == 0 and str(clip_folder) in status.stdout
+        again = onmodel("up", "--port", port)
+        assert again.returncode == 2 and "onmodel serve down" in again.stderr
+    finally:
+        down = onmodel("down", "--json")
+    assert down.returncode == 0 and '"stopped": true' in down.stdout
+    assert_all_end(below)
+    assert '"stopped": false' in onmodel("down", "--json").stdout
+
+
+def test_a_missing_model_is_named_before_anything_starts() -> None:
+    with (
+        pytest.raises(NotFoundError, match="no such folder"),
+        open_services(None, scorer=ScorerConfig(model="./no/such/model")) as services,
+    ):
+        services.start("scoring")
+    assert [c for c in psutil.Process().children() if "onmodel.serving.host" in " ".join(c.cmdline())] == []

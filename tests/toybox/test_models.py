@@ -76,7 +76,8 @@ def test_crops_of_one_character_are_alike() -> None:
     import open_clip
 
     name = f"local-dir:{bundled('clip')}"
-    model, _, prepare = open_clip.create_model_and_transforms(name)
+    loaded: Any = open_clip.create_model_and_transforms(name)
+    model, _, prepare = loaded
     model.eval()
     tokenizer = open_clip.get_tokenizer(name)
     embedded: list[torch.Tensor] = []

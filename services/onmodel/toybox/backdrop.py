@@ -47,7 +47,7 @@ class Canvas:
     def __init__(self, size: int) -> None:
         self.size = size
         self.pixels: Array = np.ones((size, size, 3), dtype=np.float32)
-        self.at: Array = (np.arange(size, dtype=np.float32) + 0.5) / size
+        self.at: Array = ((np.arange(size) + 0.5) / size).astype(np.float32)
 
     def _span(self, low: float, high: float) -> slice:
         return slice(

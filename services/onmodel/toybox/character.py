@@ -93,9 +93,9 @@ def _draw(rng: np.random.Generator) -> Character:
     )  # fmt: skip
     weights = (3.0, 3.0, 2.0, 1.5, 1.0, 0.7) if gender == "male" else (3.0, 2.0, 2.0, 2.5, 2.0, 0.8)
     # Brown cloth looks like bare skin at 96 pixels; it stays for shoes and hats.
-    cloths: tuple[Cloth, ...] = tuple(c for c in get_args(Cloth) if c != "brown")
-    shirt = _pick(rng, cloths)
-    others = tuple(c for c in cloths if c != shirt)
+    cloths: tuple[Cloth, ...] = tuple(c for c in CLOTH if c != "brown")
+    shirt: Cloth = _pick(rng, cloths)
+    others: tuple[Cloth, ...] = tuple(c for c in cloths if c != shirt)
     return Character(
         name=f"c{int(rng.integers(1 << 40)):010x}",
         age=_pick(rng, get_args(Age)),

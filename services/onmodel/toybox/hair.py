@@ -119,7 +119,9 @@ def _bob(colour: Colour, size: float, at: Place) -> list[Shape]:
 
 
 def _bun(colour: Colour, size: float, at: Place) -> list[Shape]:
-    return [Ellipsoid(at(0, 1.32, -0.30), (0.48 * size,) * 3, colour, turn(), is_head=True, gloss=0.35)]
+    return [
+        Ellipsoid(at(0, 1.32, -0.30), (0.48 * size, 0.48 * size, 0.48 * size), colour, turn(), is_head=True, gloss=0.35)
+    ]
 
 
 def _ponytail(colour: Colour, size: float, at: Place) -> list[Shape]:
@@ -141,7 +143,12 @@ def _curly(colour: Colour, size: float, at: Place) -> list[Shape]:
                 continue
             shapes.append(
                 Ellipsoid(
-                    at(1.05 * x, 1.05 * y + 0.1, 1.05 * z), (0.36 * size,) * 3, colour, turn(), is_head=True, gloss=0.25
+                    at(1.05 * x, 1.05 * y + 0.1, 1.05 * z),
+                    (0.36 * size, 0.36 * size, 0.36 * size),
+                    colour,
+                    turn(),
+                    is_head=True,
+                    gloss=0.25,
                 )
             )
     return shapes
@@ -163,7 +170,7 @@ def _hat(c: Character, centre: Vector, radii: Radii, frame: Vector, at: Place) -
     grown = (radii[0] * 1.2, radii[1] * 1.16, radii[2] * 1.2)
     dome = Ellipsoid(centre, grown, colour, frame, cut=Paint("below", (), (0.38,)), is_head=True)
     if c.hat == "beanie":
-        ball = Ellipsoid(at(0, 1.28, 0), (0.2 * size,) * 3, (0.95, 0.95, 0.95), frame, is_head=True)
+        ball = Ellipsoid(at(0, 1.28, 0), (0.2 * size, 0.2 * size, 0.2 * size), (0.95, 0.95, 0.95), frame, is_head=True)
         band = Paint("bands", (dark,), (0.30, 0.52))
         return [Ellipsoid(centre, grown, colour, frame, band, Paint("below", (), (0.30,)), is_head=True), ball]
     brim = Ellipsoid(at(0, 0.46, 1.0), (0.78 * size, 0.09 * size, 0.62 * size), dark, frame, is_head=True)

@@ -124,13 +124,15 @@ def clip(count: int) -> dict[str, float]:
     import open_clip
 
     name = f"local-dir:{bundled('clip')}"
-    model, _, prepare = open_clip.create_model_and_transforms(name)
+    loaded: Any = open_clip.create_model_and_transforms(name)
+    model, _, prepare = loaded
     model.eval()
     tokenizer = open_clip.get_tokenizer(name)
 
     def embed(images: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float64]:
         batch = torch.stack([prepare(Image.fromarray(i)) for i in images])
-        return torch.nn.functional.normalize(model.encode_image(batch), dim=-1).double().numpy()
+        unit: torch.Tensor = torch.nn.functional.normalize(model.encode_image(batch), dim=-1)
+        return unit.double().numpy()
 
     rng = np.random.default_rng(SEED)
     people = [*HELD_OUT.values(), *(random_character(rng) for _ in range(count))]

@@ -122,7 +122,8 @@ def hit_ellipsoid(shape: Ellipsoid, x: Array, y: Array) -> Hits:
     local = np.stack([hx, hy, z], axis=1) @ inv.T
     normal = local @ inv
     normal /= np.sqrt(np.einsum("ij,ij->i", normal, normal))[:, None]
-    return Hits(inside, z + np.float32(shape.centre[2]), normal, local)
+    depth = (z + np.float32(shape.centre[2])).astype(np.float32)
+    return Hits(inside, depth, normal, local.astype(np.float32))
 
 
 def hit_round_cone(shape: RoundCone, x: Array, y: Array) -> Hits:

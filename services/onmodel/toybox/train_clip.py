@@ -76,9 +76,8 @@ def model_config(config: ClipConfig) -> dict[str, Any]:
 def build(config: ClipConfig) -> Any:
     """An untrained model; the text tower pools at the end token, which has the highest id."""
     described = model_config(config)
-    return open_clip.CLIP(
-        described["embed_dim"], described["vision_cfg"], {**described["text_cfg"], "hf_tokenizer_name": None}
-    )
+    kind: Any = open_clip.CLIP
+    return kind(described["embed_dim"], described["vision_cfg"], {**described["text_cfg"], "hf_tokenizer_name": None})
 
 
 def fit(image: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:

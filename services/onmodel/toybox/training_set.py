@@ -99,5 +99,14 @@ def read(folder: Path) -> TrainingSet:
     )
 
 
+def read_captions(folder: Path) -> tuple[tuple[str, ...], ...]:
+    """The wordings of every picture, without reading the pictures."""
+    wordings: list[tuple[str, ...]] = []
+    for path in sorted(folder.glob("shard_??????.npz")):
+        with np.load(path) as shard:
+            wordings.extend(tuple(row["captions"]) for row in json.loads(str(shard["rows"])))
+    return tuple(wordings)
+
+
 if __name__ == "__main__":
     write(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

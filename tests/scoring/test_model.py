@@ -1,6 +1,7 @@
 """The CLIP model gives what open_clip gives, in batches of any size, and explains what it cannot load."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -18,7 +19,8 @@ def test_embeddings_are_open_clips_own(scorer: ClipModel, clip_folder: Path) -> 
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{clip_folder}")
     pictures = [noise(0), noise(1, 32, 32), noise(2, 90, 33)]
     with torch.inference_mode():
-        pixels = torch.stack([transform(Image.fromarray(p)) for p in pictures])  # pyright: ignore[reportCallIssue]
+        apply: Any = transform
+        pixels = torch.stack([apply(Image.fromarray(p)) for p in pictures])
         expected = torch.nn.functional.normalize(model.eval().encode_image(pixels), dim=-1)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     np.testing.assert_allclose(scorer.embed_images(pictures), expected.numpy(), atol=1e-5)
 

@@ -49,14 +49,14 @@ def test_cores_are_shared_among_replicas() -> None:
 
 def test_state_of_a_dead_process_is_forgotten(state: Path) -> None:
     assert recall() is None
-    running = remember(os.getpid(), "127.0.0.1:9000", state / "log")
+    running = remember(os.getpid(), "127.0.0.1:9000", state / "log", "/nowhere")
     assert recall() == running
     process = subprocess.Popen([sys.executable, "-c", ""])
-    remember(process.pid, "127.0.0.1:9000", state / "log")
+    remember(process.pid, "127.0.0.1:9000", state / "log", "/nowhere")
     process.wait()
     assert recall() is None and not state_file().exists()
     # A pid that another process has got since is not ours to stop.
-    assert not Running(os.getpid(), 0.0, "127.0.0.1:9000", "").alive()
+    assert not Running(os.getpid(), 0.0, "127.0.0.1:9000", "", "").alive()
     state_file().write_text("{")
     assert recall() is None
     forget()

@@ -1,6 +1,7 @@
 """`onmodel serve`: services that outlive the command, their state and their end. Imports no Ray."""
 
 import contextlib
+import shutil
 import socket
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,7 @@ def start(config: dict[str, Any], *, host: str, port: int, detached: bool) -> Ho
     process = HostProcess(options, log_folder() / "serve.log")
     try:
         process.command({"serve_config": config})
-        remember(process.pid, f"{options.connect_host}:{port}", process.log)
+        remember(process.pid, f"{options.connect_host}:{port}", process.log, options.folder)
     except BaseException:
         process.stop()
         raise
@@ -70,6 +71,7 @@ def stop() -> Running | None:
     running = recall()
     if running is not None:
         stop_tree(running.pid)
+        shutil.rmtree(running.folder, ignore_errors=True)
         forget()
     return running
 

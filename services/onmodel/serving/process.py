@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,8 @@ class HostProcess:
         stop_tree(self.pid)
         self._process.wait()
         self.let_go()
+        # The host removes it itself, unless it had to be ended by force.
+        shutil.rmtree(self.options.folder, ignore_errors=True)
 
 
 def stop_tree(pid: int) -> None:

@@ -31,6 +31,8 @@ class Running:
     """The process's start time: a pid alone may have gone to another process since."""
     address: str
     log: str
+    folder: str
+    """Ray's session folder."""
 
     def alive(self) -> bool:
         """Whether that very process still runs."""
@@ -45,9 +47,9 @@ def state_file() -> Path:
     return state_folder() / "serve.json"
 
 
-def remember(pid: int, address: str, log: Path) -> Running:
+def remember(pid: int, address: str, log: Path, folder: str) -> Running:
     """Write down that `pid` serves at `address`."""
-    running = Running(pid, psutil.Process(pid).create_time(), address, str(log))
+    running = Running(pid, psutil.Process(pid).create_time(), address, str(log), folder)
     write_text(state_file(), json.dumps(asdict(running)))
     return running
 

@@ -194,6 +194,6 @@ def test_folders_and_files_that_are_no_pipeline_are_refused(tmp_path: Path) -> N
 
 
 def test_offline_hub_id_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(NotFoundError, match="download it and give its folder"):
         load_pipeline("nobody/no-such-model")

@@ -36,9 +36,12 @@ def load_pipeline(
                     str(where), torch_dtype=dtype, **_left_out(where)
                 )
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        first_line = str(error).strip().split("\n")[0]
+        reason = str(error).strip().split("\n")[0]
+        advice = "check its files"
+        if isinstance(where, Path) and where.is_file():
+            advice += ". A single file's configs and tokenizer come from the hub; offline, give a diffusers folder"
         raise UserError(
-            f"base model {name_or_path}: cannot be loaded as a diffusion pipeline ({first_line}); check its files"
+            f"base model {name_or_path}: is no diffusion pipeline that can be loaded ({reason}); {advice}"
         ) from None
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)

@@ -1,11 +1,13 @@
 """The thin Ray Train adapter: workers, devices and the driver's start and stop. All else is in `worker`."""
 
 import contextlib
+import importlib
 import logging
 import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Generator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -37,6 +39,9 @@ _LOCAL_SETTINGS = {
     # Ray gives its workers the lowest priority; here they do what the user waits for.
     "RAY_worker_niceness": "0",
 }
+
+
+NODE_START_S = 180.0
 
 
 class _Group:
@@ -104,30 +109,48 @@ def _short_temp() -> str:
 
 
 def _start(folder: str) -> None:
-    for last in (False, True):
-        try:
-            if "RAY_ADDRESS" in os.environ:
-                ray.init(log_to_driver=False, logging_level=logging.ERROR)
-            else:
-                for name, value in _LOCAL_SETTINGS.items():
-                    os.environ.setdefault(name, value)
-                # Loopback: Ray's own ports run arbitrary code for whoever reaches them.
-                ray.init(
-                    address="local",
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    _node_ip_address="127.0.0.1",
-                    _temp_dir=folder,
-                )
+    try:
+        if "RAY_ADDRESS" in os.environ:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
             return
-        except Exception as error:  # Ray raises bare exceptions here
-            ray.shutdown()
-            # A node that is slow to come up on a busy machine is past Ray's own limit of 30 s; the second try finds
-            # files and libraries in memory.
-            if last:
-                reason = str(error).strip().split("\n")[0]
-                raise ResourceError(f"Ray cannot be started on this machine ({reason}); close other programs") from None
+        for name, value in _LOCAL_SETTINGS.items():
+            os.environ.setdefault(name, value)
+        with _patience():
+            # Loopback: Ray's own ports run arbitrary code for whoever reaches them.
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=folder,
+            )
+    except Exception as error:  # Ray raises bare exceptions here
+        reason = str(error).strip().split("\n")[0]
+        raise ResourceError(f"Ray cannot be started ({reason}); close other programs, or check RAY_ADDRESS") from None
+
+
+@contextlib.contextmanager
+def _patience() -> Generator[None, None, None]:
+    """Give a local node `NODE_START_S` to come up: Ray's own 30 s are fixed, and too few on a busy machine."""
+    services: Any = importlib.import_module("ray._private.services")
+    original = services.get_node
+
+    def get_node(*arguments: Any) -> Any:
+        deadline = time.monotonic() + NODE_START_S
+        while True:
+            try:
+                return original(*arguments)
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    services.get_node = get_node
+    try:
+        yield
+    finally:
+        services.get_node = original
 
 
 def check_resources(num_workers: int) -> bool:

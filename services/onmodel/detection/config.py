@@ -40,7 +40,7 @@ class ShotConfig(Config):
     """Cut below after this many head heights, only the feet are missing: characters are three to five heads high."""
     face_to_head: float = Field(default=1.0, gt=0)
     """Head height over face-box height: 1 where the detector's box is the whole head, about 1.5 for YuNet's."""
-    whole_heads: float = Field(default=2.2, ge=0)
+    whole_heads: float = Field(default=2.0, ge=0)
     """A body of fewer head heights is not whole, though no edge cuts it: its lower part is hidden, or its box ends
     too early. 0 turns it off, for faces that say little about heads and for figures of two heads."""
     close_up_face: float = Field(default=0.66, gt=0)

@@ -1,6 +1,7 @@
 """One trial in its folder: files, resuming, and what is refused."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -255,7 +256,8 @@ def test_ctrl_c_leaves_nothing_running_and_nothing_half_written(make_config: Mak
             time.sleep(0.2)
         started = psutil.Process(process.pid).children(recursive=True)
         assert started, "Ray runs in processes of its own"
-        process.send_signal(signal.SIGINT)
+        # As a terminal does it: to the whole group.
+        os.killpg(process.pid, signal.SIGINT)
         assert process.wait(timeout=120) == 130, (tmp_path / "log.txt").read_text()
     finally:
         process.kill()

@@ -36,6 +36,8 @@ _LOCAL_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # Workers import torch and diffusers as they start; on a busy machine that can pass Ray's 60 s.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    # A raylet ends itself when its helper processes are slower to come up than this; Ray's own limit is 30 s.
+    "RAY_agent_register_timeout_ms": "180000",
     # Ray gives its workers the lowest priority; here they do what the user waits for.
     "RAY_worker_niceness": "0",
 }

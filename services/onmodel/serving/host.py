@@ -28,6 +28,7 @@ from onmodel.core.errors import OnModelError, ServiceError
 from onmodel.serving.config import SERVICERS, LocalApp, StartOptions
 from onmodel.serving.private_ray import start_private_ray
 
+START_TIMEOUT_S = 600.0
 READY_TIMEOUT_S = 120.0
 
 
@@ -117,6 +118,7 @@ class _Host:
         self._options = options
         self.detached = options.detached
         from ray import serve
+        from ray.exceptions import RayError
 
         start_private_ray(
             Path(options.folder),
@@ -125,16 +127,18 @@ class _Host:
         )
         # Ray puts handlers of its own in place.
         _take_signals()
-        serve.start(
-            proxy_location="HeadOnly",
-            http_options={"host": "127.0.0.1", "port": options.http_port},
-            grpc_options={
-                "port": options.grpc_port,
-                "grpc_servicer_functions": list(SERVICERS),
-                "request_timeout_s": options.request_timeout_s,
-                "enable_reflection": False,
-            },
-        )
+        # It waits a minute for the proxy; ours goes on until the proxy routes (see _wait_until_routed).
+        with contextlib.suppress(RayError):
+            serve.start(
+                proxy_location="HeadOnly",
+                http_options={"host": "127.0.0.1", "port": options.http_port},
+                grpc_options={
+                    "port": options.grpc_port,
+                    "grpc_servicer_functions": list(SERVICERS),
+                    "request_timeout_s": options.request_timeout_s,
+                    "enable_reflection": False,
+                },
+            )
 
     def deploy(self, apps: list[LocalApp]) -> None:
         from ray import serve
@@ -153,11 +157,25 @@ class _Host:
 
         names = [app["name"] for app in config["applications"]]
         client: Any = _get_global_client()
-        try:
-            client.deploy_apps(ServeDeploySchema.model_validate(config), _blocking=True)
-        except RuntimeError as error:
-            raise _deploy_error(names) or error from None
+        client.deploy_apps(ServeDeploySchema.model_validate(config))
+        self._wait_until_running(names)
         self._wait_until_routed(names)
+
+    def _wait_until_running(self, names: list[str]) -> None:
+        # Serve's own way of waiting gives up after 60 seconds, which a large model can take to load.
+        from ray import serve
+        from ray.serve.schema import ApplicationStatus
+
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            found = serve.status().applications
+            states = {found[name].status if name in found else None for name in names}
+            if states == {ApplicationStatus.RUNNING}:
+                return
+            if ApplicationStatus.DEPLOY_FAILED in states:
+                raise _deploy_error(names) or ServiceError("the services could not be started; see their log")
+            time.sleep(0.1)
+        raise _deploy_error(names) or ServiceError(f"the services are not running after {START_TIMEOUT_S:g} s")
 
     def _wait_until_routed(self, names: list[str]) -> None:
         # The proxy learns of an application a moment after Serve calls it ready.

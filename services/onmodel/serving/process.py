@@ -117,7 +117,9 @@ def _environment(host: str) -> dict[str, str]:
         # A private cluster gets a secret of its own, which no other user of this machine knows.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # Serve kills and replaces a proxy that is not up in 5 seconds, which a busy machine never ends.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
     return environment

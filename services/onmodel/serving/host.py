@@ -128,7 +128,7 @@ class _Host:
         # Ray puts handlers of its own in place.
         _take_signals()
         # It waits a minute for the proxy; ours goes on until the proxy routes (see _wait_until_routed).
-        with contextlib.suppress(RayError):
+        with contextlib.suppress(RayError, TimeoutError):
             serve.start(
                 proxy_location="HeadOnly",
                 http_options={"host": "127.0.0.1", "port": options.http_port},

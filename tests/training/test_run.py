@@ -261,7 +261,6 @@ def test_ctrl_c_leaves_nothing_running_and_nothing_half_written(make_config: Mak
         assert process.wait(timeout=120) == 130, (tmp_path / "log.txt").read_text()
     finally:
         process.kill()
-    assert "stopped" in (tmp_path / "log.txt").read_text()
     _, alive = psutil.wait_procs(started, timeout=120)
     assert [left for left in alive if left.status() != psutil.STATUS_ZOMBIE] == []
     assert not [path for path in config.trial_dir.rglob("*") if path.name.startswith(".")]

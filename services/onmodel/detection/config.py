@@ -56,9 +56,9 @@ class ShotConfig(Config):
     headless_full_height: float = Field(default=0.85, ge=0, le=1)
     """Then, a character of this share of the picture's height that no lower edge cuts lacks no more than its ears or
     hat; a smaller one that is cut above is a pair of legs."""
-    main_cut_weight: float = Field(default=0.3, ge=0, le=1)
-    """What remains of the prominence of a faceless character that two or more edges cut: the shoulder of somebody
-    in the foreground past whom the camera looks."""
+    main_headless_weight: float = Field(default=0.05, ge=0, le=1)
+    """What remains of the prominence of a faceless character that the upper edge cuts: a pair of legs, or the
+    shoulder of somebody in the foreground past whom the camera looks."""
     main_center_weight: float = Field(default=0.3, ge=0, le=1)
     """How much nearness to the middle counts beside area when the main character is chosen."""
     main_face_weight: float = Field(default=2.0, ge=0)

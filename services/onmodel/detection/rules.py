@@ -48,8 +48,8 @@ def main_character(detections: Detections, shots: ShotConfig) -> int | None:
         off = min(1.0, 2 * max(abs(x / width - 0.5), abs(y / height - 0.5)))
         seen = 1 + (shots.main_face_weight if instance.face is not None else 0.0)
         cut = cut_edges(instance.box, width, height, shots.edge_margin, shots.top_margin)
-        if instance.face is None and len(cut) >= 2:
-            seen *= shots.main_cut_weight
+        if instance.face is None and "top" in cut:
+            seen *= shots.main_headless_weight
         return instance.box.area * (1 - shots.main_center_weight * off) * instance.confidence**0.5 * seen
 
     if not detections.instances:

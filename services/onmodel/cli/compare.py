@@ -95,6 +95,8 @@ def mixes_of(
 ) -> "dict[str, Mix]":
     """What each trial was trained on, by its name; what is known of a dataset already is not looked at again."""
     from onmodel.core.config import load
+    from onmodel.core.errors import UserError
+    from onmodel.core.progress import console
     from onmodel.dataset.analysis import analyze
     from onmodel.dataset.folder import load_dataset
     from onmodel.detection.client import ModelInfo
@@ -106,7 +108,14 @@ def mixes_of(
     model = ModelInfo(config.weights, weights_hash(config.weights, config.face_weights), config.hash) if local else None
     mixes: dict[str, Mix] = {}
     for trial in trials:
-        if trial.dataset is not None:
-            analysis = analyze(load_dataset(trial.dataset), services, model=model)
-            mixes[trial.name] = Mix(pictures=analysis.pictures, shares=analysis.shares)
+        if trial.dataset is None:
+            continue
+        try:
+            dataset = load_dataset(trial.dataset)
+        except UserError as error:
+            # The report stands without it; the dataset may have been moved or cleared since.
+            console.print(f"the training mix of {trial.name} is left out: {error}", highlight=False, markup=False)
+            continue
+        analysis = analyze(dataset, services, model=model)
+        mixes[trial.name] = Mix(pictures=analysis.pictures, shares=analysis.shares)
     return mixes

@@ -14,7 +14,7 @@ from onmodel.evaluation.observe import Seen
 from onmodel.evaluation.record import Evaluation, PictureRow, ScaleRecord
 
 SHOTS = {s.value: s for s in ShotType}
-SCENARIOS = ("close_up", "full_body", "multi_character", "complex_background", "occlusion")
+SCENARIOS: tuple[str, ...] = ("close_up", "full_body", "multi_character", "complex_background", "occlusion")
 PROMPTS, VARIATIONS = 4, 3
 
 

@@ -27,7 +27,7 @@ from onmodel.toybox.scene import random_scene
 from .conftest import small_suite
 
 OURS = HELD_OUT["zibo"]
-SCENARIOS = ("close_up", "full_body", "multi_character", "complex_background", "occlusion")
+SCENARIOS: tuple[str, ...] = ("close_up", "full_body", "multi_character", "complex_background", "occlusion")
 SUITE = small_suite(scenarios={name: [f"{name} {{trigger}} {n}" for n in range(3)] for name in SCENARIOS}, seeds=[1, 2])
 
 

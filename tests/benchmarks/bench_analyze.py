@@ -21,9 +21,9 @@ from onmodel.detection.rules import decide
 from onmodel.serving.local import open_services
 from onmodel.toybox.dataset import Shares, make_dataset
 
-RENDERED = 48
-COPIES = 8
-ROUNDS = 3
+RENDERED = 32
+COPIES = 5
+ROUNDS = 2
 CONFIG = DetectorConfig.preset("toybox")
 
 

@@ -1,7 +1,7 @@
 """`onmodel analyze` and `onmodel augment` as commands, with a stand-in for the services."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def started(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> list[Services]:
     opened: list[Services] = []
 
     @contextmanager
-    def open_services(address: str | None, **_: object) -> Iterator[Services]:
+    def open_services(address: str | None, **_: object) -> Generator[Services]:
         opened.append(trial.services())
         yield opened[-1]
 

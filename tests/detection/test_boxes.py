@@ -1,6 +1,7 @@
 """Merging raw boxes: overlaps, nested boxes, roles, faces."""
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from onmodel.core.vocabulary import Box, Instance
@@ -10,7 +11,7 @@ from onmodel.detection.config import DetectorConfig
 IMAGE = np.zeros((100, 100, 3), dtype=np.uint8)
 
 
-def floats(*rows: tuple[float, ...]) -> np.ndarray:
+def floats(*rows: float | tuple[float, ...]) -> npt.NDArray[np.float32]:
     return np.array(rows, dtype=np.float32)
 
 

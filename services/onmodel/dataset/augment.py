@@ -17,7 +17,7 @@ from onmodel.core.vocabulary import CATEGORIES, Box, ShotType
 from onmodel.dataset.analysis import Analysis, Numbers, Row
 from onmodel.dataset.balance import MAX_REPEATS, Group, choose_repeats, effective_shares
 from onmodel.dataset.captions import for_crop, shuffled, with_context, with_shot
-from onmodel.dataset.crops import CropConfig, can_widen, crop_window, cropped_attributes, cut, widen
+from onmodel.dataset.crops import CropConfig, can_widen, crop_window, cropped_attributes, cut, has_even_edges, widen
 from onmodel.dataset.folder import Dataset, Picture
 from onmodel.dataset.recommended import LABELS, RECOMMENDED, Recommended
 
@@ -101,7 +101,7 @@ def augment(
     crop = crop or default_crop(analysis)
     rng = np.random.default_rng(seed)
     plan = [Planned(row, "copy", row.shot_type, frozenset(row.attributes)) for row in rows]
-    plan += _derive(rows, recommended, size, crop, variants, rng)
+    plan += _derive(rows, _widenable(rows, sources), recommended, size, crop, variants, rng)
     counts: dict[Group, int] = Counter(item.group for item in plan)
     repeats = choose_repeats(counts, recommended, size, max_repeats)
     after = effective_shares(counts, repeats)
@@ -167,6 +167,7 @@ def default_crop(analysis: Analysis) -> CropConfig:
 
 def _derive(
     rows: Sequence[Row],
+    widenable: frozenset[str],
     recommended: Recommended,
     size: int,
     crop: CropConfig,
@@ -184,16 +185,30 @@ def _derive(
             for row in ordered:
                 if wanted <= 0:
                     break
-                item = _one(row, shot, variant, crop, rng)
+                item = _one(row, shot, variant, widenable, crop, rng)
                 if item is not None:
                     made.append(item)
                     wanted -= 1
     return made
 
 
-def _one(row: Row, shot: ShotType, variant: int, crop: CropConfig, rng: np.random.Generator) -> Planned | None:
+def _widenable(rows: Sequence[Row], sources: Mapping[str, Picture]) -> frozenset[str]:
+    """Names of the pictures whose background can be continued; their edges are looked at."""
+    found: set[str] = set()
+    for row in filter(can_widen, rows):
+        try:
+            if has_even_edges(decode(sources[row.file].bytes(), row.file)):
+                found.add(row.file)
+        except ImageError:
+            continue
+    return frozenset(found)
+
+
+def _one(
+    row: Row, shot: ShotType, variant: int, widenable: frozenset[str], crop: CropConfig, rng: np.random.Generator
+) -> Planned | None:
     if shot is ShotType.FAR:
-        return Planned(row, "widen", shot, frozenset(row.attributes), variant) if can_widen(row) else None
+        return Planned(row, "widen", shot, frozenset(row.attributes), variant) if row.file in widenable else None
     window = crop_window(row, shot, crop, rng)
     if window is None:
         return None

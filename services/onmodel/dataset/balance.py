@@ -1,5 +1,6 @@
 """How often to show what: whole repeats per group of pictures that bring the mix nearest to the ranges."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 from onmodel.core.vocabulary import CATEGORIES, Attribute, share
@@ -66,13 +67,17 @@ def _best_step(
     size: int,
     max_repeats: int,
 ) -> tuple[float, dict[Group, int]] | None:
-    """The best change of one group's repeats, with its cost."""
-    steps: list[tuple[float, dict[Group, int]]] = []
-    for group in free:
-        for value in range(1, max_repeats + 1):
-            if value != repeats[group]:
-                tried = {**repeats, group: value}
-                steps.append((_cost(counts, tried, recommended, size), tried))
+    """The best change of one group to any value, or of two groups by one or two each, with its cost."""
+    tried: list[dict[Group, int]] = [
+        {**repeats, group: value} for group in free for value in range(1, max_repeats + 1) if value != repeats[group]
+    ]
+    # Shares hang together through the total, so a better mix often needs two groups changed at once.
+    for one, other in itertools.combinations(free, 2):
+        for a, b in itertools.product((-2, -1, 1, 2), repeat=2):
+            changed = {one: repeats[one] + a, other: repeats[other] + b}
+            if all(1 <= value <= max_repeats for value in changed.values()):
+                tried.append({**repeats, **changed})
+    steps = [(_cost(counts, each, recommended, size), each) for each in tried]
     return min(steps, key=lambda step: step[0]) if steps else None
 
 
@@ -81,4 +86,4 @@ def _cost(counts: Mapping[Group, int], repeats: Mapping[Group, int], recommended
     # The mix comes first; the size and equal treatment of pictures decide between mixes that are about as good.
     off_size = abs(total - size) / max(size, 1)
     uneven = sum(count * (repeats[group] - 1) ** 2 for group, count in counts.items()) / max(sum(counts.values()), 1)
-    return distance(effective_shares(counts, repeats), recommended) + 40.0 * off_size**2 + 0.3 * uneven
+    return distance(effective_shares(counts, repeats), recommended) + 40.0 * off_size**2 + 0.1 * uneven

@@ -34,19 +34,12 @@ def crop_window(row: Row, shot: ShotType, config: CropConfig, rng: np.random.Gen
     """
     main = row.main_instance
     sources = {ShotType.MEDIUM: (ShotType.FULL_BODY,), ShotType.CLOSE_UP: (ShotType.FULL_BODY, ShotType.MEDIUM)}
-    if main is None or row.shot_type not in sources.get(shot, ()):
+    # Without a face nothing says where the head is, nor that the box is a character at all.
+    if main is None or main.face is None or row.shot_type not in sources.get(shot, ()):
         return None
-    box = Box(*main.box)
-    if shot is ShotType.CLOSE_UP and main.face is None:
-        return None
-    if main.face is not None:
-        face = Box(*main.face)
-        head = face.height * config.face_to_head
-        top, chin, middle = min(box.y0, face.y1 - head), face.y1, face.center[0]
-    else:
-        # Without a face, the head is taken as the upper quarter, as in a grown figure of four heads.
-        head = box.height / 4
-        top, chin, middle = box.y0, box.y0 + head, box.center[0]
+    box, face = Box(*main.box), Box(*main.face)
+    head = face.height * config.face_to_head
+    top, chin, middle = min(box.y0, face.y1 - head), face.y1, face.center[0]
     if shot is ShotType.CLOSE_UP:
         bottom = chin + float(rng.uniform(0.25, 0.42)) * head
     else:
@@ -97,7 +90,7 @@ def cut(image: RGB, window: Box, config: CropConfig) -> RGB:
 def can_widen(row: Row) -> bool:
     """Whether a picture's plain surroundings may be continued to make the character small in frame."""
     main = row.main_instance
-    if main is None or row.shot_type is not ShotType.FULL_BODY or len(row.instances) != 1:
+    if main is None or main.face is None or row.shot_type is not ShotType.FULL_BODY or len(row.instances) != 1:
         return False
     if {Attribute.COMPLEX_BACKGROUND, Attribute.OCCLUSION} & set(row.attributes):
         return False
@@ -105,6 +98,15 @@ def can_widen(row: Row) -> bool:
     # Edge pixels are continued outwards, so the character must touch none.
     margin = 0.01 * row.height
     return x0 > margin and y0 > margin and x1 < row.width - margin and y1 < row.height - margin
+
+
+def has_even_edges(image: RGB, tolerance: float = 6.0) -> bool:
+    """Whether the rows above and below may be continued without stripes: their grey levels' deviation is small.
+
+    Left and right edges may vary: a horizon continues as a horizon.
+    """
+    rows = image[[0, -1]].astype(np.float32).mean(axis=2)
+    return bool(rows.std(axis=1).max() <= tolerance)
 
 
 def widen(image: RGB, row: Row, config: CropConfig, rng: np.random.Generator) -> tuple[RGB, Numbers]:

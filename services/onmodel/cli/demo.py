@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from onmodel.core.config import Config, load
+from onmodel.core.config import Config, load, read_mapping
 from onmodel.core.errors import UserError
 from onmodel.core.files import folder_aside, write_text
 from onmodel.core.progress import bar, console
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SETTINGS_FILE = "demo.json"
-SIDE = 96
-"""Side in pixels of what the bundled base model draws and is trained at."""
 
 
 class DemoConfig(Config):
@@ -35,7 +33,7 @@ class DemoConfig(Config):
     pictures: int = 128
     """Of the first training set; its mix is that of the trial in question."""
     picture_side: int = 192
-    """Twice what is trained at, as a person's own pictures are larger too: crops of them keep enough pixels."""
+    """Larger than what is trained at, as a person's own pictures are: crops of them keep enough pixels."""
     held_back: int = 48
     """Pictures of the character in all framings that no training sees: what identity is measured against."""
     steps: int = 500
@@ -164,7 +162,7 @@ def _render(places: Places, config: DemoConfig) -> None:
     every_framing = Shares(close_up=0.25, medium=0.25, full_body=0.25, far=0.25)
     wanted = (
         (places.dataset(1), config.pictures, TRIAL_SHARES, config.seed, config.picture_side),
-        (places.held_back, config.held_back, every_framing, config.seed + 1, SIDE),
+        (places.held_back, config.held_back, every_framing, config.seed + 1, base_side()),
     )
     with bar("rendering", sum(count for _, count, *_ in wanted)) as shown:
         for folder, count, shares, seed, side in wanted:
@@ -206,6 +204,16 @@ def _augment(places: Places, analysis: "Analysis") -> None:
     console.print(f"{result.pictures} pictures, {result.pictures - result.copied} of them derived", highlight=False)
 
 
+def base_side() -> int:
+    """Side in pixels of what the bundled base model draws: its latents' side times the autoencoder's factor."""
+    from onmodel.toybox.models import bundled
+
+    folder = bundled("diffusion")
+    latents = read_mapping(folder / "unet" / "config.json")["sample_size"]
+    levels = read_mapping(folder / "vae" / "config.json")["block_out_channels"]
+    return int(latents) * 2 ** (len(levels) - 1)
+
+
 def training_config(places: Places, config: DemoConfig, trial: int) -> "TrainConfig":
     """The training config of trial 1 or 2: they differ in dataset and name alone."""
     from onmodel.core.config import validate
@@ -225,10 +233,8 @@ def training_config(places: Places, config: DemoConfig, trial: int) -> "TrainCon
         },
         "data": {
             "train_data_dir": str(places.dataset(trial)),
-            "resolution": SIDE,
-            "min_bucket_reso": 64,
-            "max_bucket_reso": 128,
-            "bucket_reso_steps": 32,
+            "resolution": base_side(),
+            "enable_bucket": False,
             "vae_batch_size": 32,
             "caption_dropout_rate": 0.1,
         },

@@ -165,5 +165,6 @@ def near_twin(rng: np.random.Generator, character: Character) -> Character:
         twin = dataclasses.replace(
             character, name=other.name, shirt=other.shirt, pattern=other.pattern, hair_colour=other.hair_colour
         )
-        if all(likeness(twin, held) < 2 for held in HELD_OUT.values()):
+        # A held-out character's own twin keeps its skin and legs; it must only stay clear of the others.
+        if all(likeness(twin, held) < 2 for held in HELD_OUT.values() if held.name != character.name):
             return twin

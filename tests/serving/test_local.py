@@ -98,6 +98,7 @@ def assert_all_end(processes: list[psutil.Process]) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)
 def test_ctrl_c_while_starting_leaves_nothing(clip_folder: Path, state: Path) -> None:
     parent, below = begin(clip_folder)
     parent.send_signal(signal.SIGINT)
@@ -106,6 +107,7 @@ def test_ctrl_c_while_starting_leaves_nothing(clip_folder: Path, state: Path) ->
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)
 def test_a_killed_verb_takes_its_services_with_it(clip_folder: Path, state: Path) -> None:
     parent, below = begin(clip_folder)
     parent.kill()
@@ -114,6 +116,7 @@ def test_a_killed_verb_takes_its_services_with_it(clip_folder: Path, state: Path
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)
 def test_up_status_down(clip_folder: Path, state: Path, tmp_path: Path) -> None:
     def onmodel(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -121,7 +124,7 @@ def test_up_status_down(clip_folder: Path, state: Path, tmp_path: Path) -> None:
             check=False,
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=600,
         )
 
     port = str(free_port())

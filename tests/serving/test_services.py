@@ -25,7 +25,8 @@ from onmodel.serving.local import Services
 
 from .made import noise, noise_png
 
-pytestmark = pytest.mark.ray
+# A busy machine takes minutes to start a cluster.
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 PROTOS = Path(__file__).parents[2] / "protos"
 
@@ -40,7 +41,7 @@ def test_a_client_made_of_the_protos_alone(running_services: Services, tmp_path:
         check=False,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
     )
     assert ran.returncode == 0, ran.stderr
     answers = json.loads(ran.stdout)

@@ -9,6 +9,8 @@ from onmodel.core.errors import NotFoundError
 
 ModelName = Literal["diffusion", "clip", "detector"]
 MODELS: Final[Path] = Path(__file__).parent / "models"
+MODEL_SIDE: Final[int] = 64
+"""Side in pixels of what the bundled pipeline draws: 16 x 16 latents, 4 x smaller."""
 
 
 def bundled(name: ModelName) -> Path:

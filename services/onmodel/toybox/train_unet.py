@@ -34,7 +34,7 @@ from onmodel.toybox.schedule import Average, write_whole
 class UnetConfig:
     """Sizes of the UNet and the text encoder, and how long to train."""
 
-    channels: tuple[int, int, int] = (48, 96, 144)
+    channels: tuple[int, int, int] = (48, 96, 128)
     layers: int = 1
     text_width: int = 128
     text_layers: int = 2
@@ -51,9 +51,9 @@ class UnetConfig:
 
 
 def build_unet(config: UnetConfig) -> UNet2DConditionModel:
-    """Three levels at 12, 6 and 3 latent pixels; attention to the caption on the lower two."""
+    """Three levels at 16, 8 and 4 latent pixels; attention to the caption on the lower two."""
     return UNet2DConditionModel(
-        sample_size=12, in_channels=4, out_channels=4, layers_per_block=config.layers,
+        sample_size=16, in_channels=4, out_channels=4, layers_per_block=config.layers,
         block_out_channels=config.channels,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -82,7 +82,7 @@ def build_scheduler() -> DDIMScheduler:
 
 @dataclass(frozen=True, slots=True)
 class Latents:
-    """What the UNet is trained on: latent means and deviations (n, 4, 12, 12), scaled; token ids (n, wordings, 48)."""
+    """What the UNet is trained on: latent means and deviations (n, 4, 16, 16), scaled; token ids (n, wordings, 48)."""
 
     mean: Tensor
     std: Tensor

@@ -1,6 +1,6 @@
-"""Train the bundled pipeline's autoencoder (AutoencoderKL, 8 x smaller, 4 channels).
+"""Train the bundled pipeline's autoencoder (AutoencoderKL, 4 x smaller, 4 channels).
 
-    python -m onmodel.toybox.train_vae SET_FOLDER WORK_FOLDER [WEIGHTS_FOLDER | encode | decoder MINUTES]
+    python -m onmodel.toybox.train_vae SET_FOLDER WORK_FOLDER [encode | decoder MINUTES]
 
 Writes WORK_FOLDER/vae (a diffusers folder) and, once done, WORK_FOLDER/latents.npz for `train_unet`. With "decoder",
 trains the decoder alone on from there: latents, and so a UNet trained on them, stay valid.
@@ -12,7 +12,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from onmodel.toybox import training_set
+from onmodel.toybox.models import MODEL_SIDE
 from onmodel.toybox.schedule import Average, write_whole
 from onmodel.toybox.vae_start import initialise
 
@@ -30,15 +31,14 @@ from onmodel.toybox.vae_start import initialise
 class VaeConfig:
     """Width of each level and how long to train. Narrow at full size: there a convolution costs the most."""
 
-    channels: tuple[int, int, int, int] = (16, 24, 48, 80)
+    channels: tuple[int, int, int] = (16, 32, 64)
     groups: int = 1
     """Groups of every group norm. A group of one channel would take away its mean, and with it all colour."""
-    minutes: float = 12.0
+    minutes: float = 7.0
     """Training stops after this long; the learning rate falls to 0 over it."""
     batch: int = 4
     learning_rate: float = 1.2e-3
     edge_weight: float = 0.3
-    kl_weight: float = 1e-6
     average: float = 0.995
     seed: int = 11
 
@@ -47,17 +47,13 @@ KEPT_BACK = 300
 """Pictures at the end of the set that the autoencoder never sees."""
 
 
-SECOND: Final[VaeConfig] = VaeConfig(minutes=6.5, kl_weight=0.0, learning_rate=1e-3, seed=12)
-"""The second pass, from the first one's weights."""
-
-
 def build(config: VaeConfig) -> Any:
-    """A small AutoencoderKL for 96 px pictures."""
+    """A small AutoencoderKL for pictures of `MODEL_SIDE`."""
     kind: Any = AutoencoderKL
     model = kind(
-        in_channels=3, out_channels=3, down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4, block_out_channels=config.channels, layers_per_block=1,
-        latent_channels=4, norm_num_groups=config.groups, sample_size=96, mid_block_add_attention=False,
+        in_channels=3, out_channels=3, down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3, block_out_channels=config.channels, layers_per_block=1,
+        latent_channels=4, norm_num_groups=config.groups, sample_size=MODEL_SIDE, mid_block_add_attention=False,
     )  # fmt: skip
     initialise(model)
     return model
@@ -69,9 +65,9 @@ def to_tensor(images: npt.NDArray[np.uint8]) -> Tensor:
 
 
 def reconstruction_loss(shown: Tensor, target: Tensor, edge_weight: float) -> Tensor:
-    """Mean absolute error of pixels, of 8 x 8 means (colour comes first) and of differences to neighbours (edges)."""
+    """Mean absolute error of pixels, of 4 x 4 means (colour comes first) and of differences to neighbours (edges)."""
     loss = (shown - target).abs().mean()
-    loss = loss + (functional.avg_pool2d(shown, 8) - functional.avg_pool2d(target, 8)).abs().mean()
+    loss = loss + (functional.avg_pool2d(shown, 4) - functional.avg_pool2d(target, 4)).abs().mean()
     for axis in (2, 3):
         loss = loss + edge_weight * (shown.diff(dim=axis) - target.diff(dim=axis)).abs().mean()
     return loss
@@ -93,9 +89,8 @@ def train(images: npt.NDArray[np.uint8], work: Path, config: VaeConfig, start: A
         posterior = model.encode(target).latent_dist
         shown = model.decode(posterior.sample()).sample
         loss = reconstruction_loss(shown, target, config.edge_weight)
-        total = loss + config.kl_weight * posterior.kl().mean()
         optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         average.update(model)
@@ -104,7 +99,7 @@ def train(images: npt.NDArray[np.uint8], work: Path, config: VaeConfig, start: A
         if (seen // config.batch) % 100 == 0:
             minutes = (time.monotonic() - began) / 60
             print(f"{minutes:.1f} min, {seen} pictures, loss {np.mean(losses[-100:]):.4f}", flush=True)
-        if (seen // config.batch) % 400 == 0:
+        if (seen // config.batch) % 300 == 0:
             write_whole(work / "vae_now", model.save_pretrained)
     average.copy_to(model)
     return finish(model, images[:512], work)
@@ -146,7 +141,7 @@ def refine_decoder(images: npt.NDArray[np.uint8], work: Path, config: VaeConfig)
 
 @torch.no_grad()
 def encode(model: Any, images: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    """Means and standard deviations (n, 4, h/8, w/8) of the latents of pictures, unscaled."""
+    """Means and standard deviations (n, 4, h/4, w/4) of the latents of pictures, unscaled."""
     means: list[Tensor] = []
     deviations: list[Tensor] = []
     for k in range(0, len(images), 32):
@@ -183,39 +178,17 @@ def write_latents(model: Any, images: npt.NDArray[np.uint8], work: Path) -> None
     np.savez(work / "latents.npz", mean=means.half().numpy(), std=deviations.half().numpy())
 
 
-def resume(folder: Path) -> Any:
-    """A model to train on, with an even, small spread of its latents again.
-
-    The divergence alone drives the log variances, and Adam makes even its small gradient count, so that a channel not
-    yet in use drowns in noise. `SECOND` goes without the divergence.
-    """
-    model: Any = AutoencoderKL.from_pretrained(folder)
-    out: Any = model.encoder.conv_out
-    with torch.no_grad():
-        out.weight[4:].zero_()
-        out.bias[4:].fill_(-4.0)
-        quant: Any = model.quant_conv
-        quant.weight[4:].copy_(torch.eye(8)[4:, :, None, None])
-        quant.bias[4:].zero_()
-        # Latents grew while the spread was small next to them; what matters is their ratio.
-        out.bias[4:].add_(2 * torch.log(torch.tensor([2.1, 2.7, 2.7, 0.3])))
-    return model.train()
-
-
-def main(set_folder: Path, work: Path, start: Path | None = None) -> None:
+def main(set_folder: Path, work: Path) -> None:
     """Train, report the reconstruction on pictures kept back, and encode the set."""
-    images = training_set.read(set_folder).images
-    if start is None:
-        model = train(images[:-KEPT_BACK], work, VaeConfig())
-    else:
-        model = train(images[:-KEPT_BACK], work, SECOND, resume(start))
+    images = training_set.read(set_folder, MODEL_SIDE).images
+    model = train(images[:-KEPT_BACK], work, VaeConfig())
     print(f"PSNR on held-back pictures: {psnr(model, images[-KEPT_BACK:]):.2f} dB", flush=True)
     write_latents(model, images, work)
 
 
 def main_encode(set_folder: Path, work: Path) -> None:
     """Take the weights last saved in work/vae_now as final (after a run cut short) and encode the set with them."""
-    images = training_set.read(set_folder).images
+    images = training_set.read(set_folder, MODEL_SIDE).images
     model = finish(AutoencoderKL.from_pretrained(work / "vae_now"), images[:256], work)
     write_latents(model, images, work)
     print(f"PSNR on held-back pictures: {psnr(model, images[-KEPT_BACK:]):.2f} dB", flush=True)
@@ -223,7 +196,7 @@ def main_encode(set_folder: Path, work: Path) -> None:
 
 def main_decoder(set_folder: Path, work: Path, minutes: float) -> None:
     """Train the decoder on and report the reconstruction before and after."""
-    images = training_set.read(set_folder).images
+    images = training_set.read(set_folder, MODEL_SIDE).images
     before = psnr(AutoencoderKL.from_pretrained(work / "vae"), images[-KEPT_BACK:])
     model = refine_decoder(images[:-KEPT_BACK], work, VaeConfig(minutes=minutes, learning_rate=1e-3))
     print(f"PSNR on held-back pictures: {before:.2f} -> {psnr(model, images[-KEPT_BACK:]):.2f} dB", flush=True)
@@ -235,4 +208,4 @@ if __name__ == "__main__":
     elif len(sys.argv) > 3 and sys.argv[3] == "decoder":
         main_decoder(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[4]))
     else:
-        main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]) if len(sys.argv) > 3 else None)
+        main(Path(sys.argv[1]), Path(sys.argv[2]))

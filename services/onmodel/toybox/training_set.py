@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -83,13 +84,20 @@ def write(folder: Path, first: int, last: int, size: int = 96) -> None:
         print(path.name, flush=True)
 
 
-def read(folder: Path) -> TrainingSet:
-    """All shards of a folder, in order."""
+def shrink(images: npt.NDArray[np.uint8], side: int | None) -> npt.NDArray[np.uint8]:
+    """Pictures uint8 (n, h, w, 3) at `side` x `side` pixels, by area means."""
+    if side is None or images.shape[1] == side:
+        return images
+    return np.stack([cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images]).astype(np.uint8)
+
+
+def read(folder: Path, side: int | None = None) -> TrainingSet:
+    """All shards of a folder, in order; pictures made smaller to `side` pixels where given."""
     images: list[npt.NDArray[np.uint8]] = []
     rows: list[dict[str, Any]] = []
     for path in sorted(folder.glob("shard_??????.npz")):
         with np.load(path) as shard:
-            images.append(shard["images"])
+            images.append(shrink(shard["images"], side))
             rows.extend(json.loads(str(shard["rows"])))
     return TrainingSet(
         np.concatenate(images),

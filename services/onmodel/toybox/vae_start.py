@@ -1,7 +1,7 @@
 """A good start for the autoencoder: weights that already shrink, carry colour and enlarge.
 
 Trained from random weights for minutes on a CPU, an AutoencoderKL does not learn to pass colour on. Here its skip
-connections are set so that, before any training, the latent holds 8 x 8 means of brightness and two colour differences,
+connections are set so that, before any training, the latent holds 4 x 4 means of brightness and two colour differences,
 and the decoder enlarges them smoothly; training then adds detail. It rests on two identities: silu(x) - silu(-x) = x,
 so a channel and its negative pass an activation unharmed, and two constant channels much larger than the signal make a
 group norm over all channels nearly a fixed scale.

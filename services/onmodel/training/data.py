@@ -128,7 +128,7 @@ def prepare(
             continue
         data.pictures.append(picture)
         data.latents.append(torch.from_numpy(latents))
-        data.buckets.append((latents.shape[2] * 8, latents.shape[1] * 8))
+        data.buckets.append((latents.shape[2] * family.pixels_per_latent, latents.shape[1] * family.pixels_per_latent))
     if not data.pictures:
         raise UserError(f"none of the {len(pictures)} pictures can be read: {'; '.join(data.problems[:3])}")
     for caption, key in caption_keys.items():

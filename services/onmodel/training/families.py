@@ -25,6 +25,8 @@ class Family(Protocol):
     """sd-scripts' `ss_base_model_version`."""
     architecture: str
     """ModelSpec's architecture, without `/lora`."""
+    pixels_per_latent: int
+    """How many times smaller latents are than pictures, on each side."""
 
     def picture_hash(self) -> str:
         """Hash of the weights that `encode_pictures` depends on."""
@@ -35,7 +37,7 @@ class Family(Protocol):
         ...
 
     def encode_pictures(self, pixels: Tensor) -> Tensor:
-        """Scaled latents float32 (B, C, H/8, W/8), the mean of the autoencoder's distribution."""
+        """Scaled latents float32 (B, C, h, w), `pixels_per_latent` times smaller, the mean of the autoencoder's distribution."""
         ...
 
     def encode_captions(self, captions: Sequence[str]) -> Tensor:
@@ -70,6 +72,7 @@ class StableDiffusion:
         width = pipeline.unet.config.cross_attention_dim
         self.architecture = {768: "stable-diffusion-v1", 1024: "stable-diffusion-v2"}.get(width, "onmodel-toybox")
         version = {768: "sd_v1", 1024: "sd_v2"}.get(width, "onmodel_toybox")
+        self.pixels_per_latent = int(pipeline.vae_scale_factor)
         self.base_version = version + ("_v" if prediction == "v_prediction" else "")
 
     def picture_hash(self) -> str:

@@ -10,15 +10,15 @@ SOURCE = Path(__file__).parents[1] / "services" / "onmodel"
 # Each part may import itself and what stands to its right here.
 MAY_IMPORT: dict[str, set[str]] = {
     "core": set(),
-    "common": set(),
+    "common": {"core"},
     "detection": {"core", "common", "toybox"},
     "scoring": {"core", "common", "toybox"},
     "toybox": {"core"},
     "serving": {"core", "detection", "scoring", "common", "toybox"},
-    "dataset": {"core", "detection", "scoring", "serving", "toybox"},
-    "training": {"core", "dataset", "detection", "scoring", "serving", "toybox"},
-    "evaluation": {"core", "training", "dataset", "detection", "scoring", "serving", "toybox"},
-    "cli": {"core", "evaluation", "training", "dataset", "detection", "scoring", "serving", "toybox"},
+    "dataset": {"core", "common", "detection", "scoring", "serving", "toybox"},
+    "training": {"core", "common", "dataset", "detection", "scoring", "serving", "toybox"},
+    "evaluation": {"core", "common", "training", "dataset", "detection", "scoring", "serving", "toybox"},
+    "cli": {"core", "common", "evaluation", "training", "dataset", "detection", "scoring", "serving", "toybox"},
 }
 
 RAY_ADAPTERS = {"detection/app.py", "scoring/app.py", "training/ray_train.py"}

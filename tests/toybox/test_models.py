@@ -35,7 +35,7 @@ def test_the_models_are_small() -> None:
 def test_the_pipeline_is_shaped_like_stable_diffusion(pipeline: Any) -> None:
     assert type(pipeline).__name__ == "StableDiffusionPipeline"
     assert type(pipeline.vae).__name__ == "AutoencoderKL"
-    assert pipeline.vae_scale_factor == 8
+    assert pipeline.vae_scale_factor == 4
     assert pipeline.unet.dtype == torch.float32
     assert pipeline.scheduler.config.prediction_type == "epsilon"
 

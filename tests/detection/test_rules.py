@@ -122,13 +122,9 @@ def test_a_bush_before_the_legs_does_not_make_a_whole_body() -> None:
 
 def test_another_character_in_front_occludes() -> None:
     main = standing(80, 4.0)
-    near = Instance(Box(50, 40, 78, 95), 0.9, "character")
-    attributes = decide(PLAIN, seen(main, near), replace_shots(other_outside=0.3)).attributes
+    near = Instance(Box(46, 30, 86, 95), 0.9, "character")
+    attributes = decide(PLAIN, seen(main, near), SHOTS).attributes
     assert {Attribute.MULTI_CHARACTER, Attribute.OCCLUSION} <= attributes
-
-
-def replace_shots(**changes: float) -> ShotConfig:
-    return SHOTS.model_copy(update=changes)
 
 
 def test_a_tiny_or_doubtful_box_is_no_other_character() -> None:

@@ -30,10 +30,11 @@ class ShotConfig(Config):
     far_height: float = Field(default=0.45, gt=0, lt=1)
     """A whole character below this share of the picture's height is far: midway between a third, the usual wide shot,
     and the two thirds and more of a full-body shot."""
-    edge_margin: float = Field(default=0.02, ge=0, lt=0.2)
+    edge_margin: float = Field(default=0.015, ge=0, lt=0.2)
     """A box this near to an edge (share of that side) is cut by it: detectors stop a little short of the edge."""
-    top_margin: float = Field(default=0.008, ge=0, lt=0.2)
-    """The same for the upper edge: films leave heads and hats just below it, so only touching it is a cut."""
+    top_margin: float = Field(default=0.03, ge=0, lt=0.2)
+    """The same for the upper edge, looked at only where no face is found: so near to it a head has no room. Films
+    leave ears and hats just below the edge, and want less."""
     close_up_heads: float = Field(default=1.65, gt=1)
     """Head and shoulders are less than this many head heights: chin to armpit is about two thirds of a head."""
     medium_heads: float = Field(default=4.0, gt=1)
@@ -67,12 +68,13 @@ class ShotConfig(Config):
     """Another character counts from this share of the main one's height: smaller is decoration or a false box."""
     other_confidence: float = Field(default=0.35, ge=0, le=1)
     """Another character counts from this confidence; second boxes of one body score low."""
-    other_outside: float = Field(default=0.5, ge=0, le=1)
+    other_outside: float = Field(default=0.3, ge=0, le=1)
     """Another character counts when this share of its box lies outside the main one's."""
     occluder_share: float = Field(default=0.04, ge=0, le=1)
     """An object in front counts from this share of the main character's box."""
-    occluding_character_share: float = Field(default=0.12, ge=0, le=1)
-    """Another character hides the main one when it covers this share of its box and stands nearer (lower feet)."""
+    occluding_character_share: float = Field(default=0.35, ge=0, le=1)
+    """Another character hides the main one when it covers this share of its box and stands nearer (lower feet):
+    boxes of people side by side overlap by up to a quarter."""
     edge_strength: float = Field(default=24.0, gt=0)
     """A step between neighbouring pixels (0 to 255, at 96 px) that counts as an edge; softer ones are shading."""
     complex_edges: float = Field(default=0.17, ge=0, le=1)
@@ -168,6 +170,8 @@ _PRESETS: dict[str, dict[str, object]] = {
         "kind": "ultralytics",
         "weights": "toybox",
         "input_size": 128,
+        "confidence": 0.2,
+        "part_confidence": 0.3,
         "character_classes": ("character",),
         "face_classes": ("face",),
         "occluder_classes": ("object",),
@@ -184,6 +188,9 @@ _PRESETS: dict[str, dict[str, object]] = {
         "min_area": 0.005,
         "excluded_classes": FURNITURE,
         "shots": {
+            "edge_margin": 0.02,
+            "top_margin": 0.008,
+            "other_outside": 0.5,
             "far_height": 0.36,
             "face_to_head": 1.6,
             "close_up_face": 0.33,

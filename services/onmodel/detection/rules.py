@@ -110,7 +110,9 @@ def behind(box: Box, occluders: Sequence[Box]) -> Box:
     bottom = box.y1
     for thing in occluders:
         over = min(box.x1, thing.x1) - max(box.x0, thing.x0)
-        if over >= 0.4 * box.width and box.y0 < thing.y0 <= box.y1 + 0.03 * box.height:
+        starts = box.y0 < thing.y0 <= box.y1 + 0.03 * box.height
+        # More hidden than seen is no longer a guess about this body: the thing is something else, or far in front.
+        if over >= 0.4 * box.width and starts and thing.y1 - box.y1 <= box.height:
             bottom = max(bottom, thing.y1)
     return Box(box.x0, box.y0, box.x1, bottom)
 

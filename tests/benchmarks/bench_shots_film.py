@@ -40,7 +40,7 @@ def frames(times: list[float]) -> list[RGB]:
         for frame in film.decode(stream):
             if len(found) == len(times):
                 break
-            if frame.time is not None and frame.time + 1e-6 >= times[len(found)]:
+            if frame.time + 1e-6 >= times[len(found)]:
                 found.append(frame.to_ndarray(format="rgb24").astype("uint8"))
     return found
 

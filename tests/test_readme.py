@@ -1,0 +1,107 @@
+"""Every command of the README runs as it stands there, in the order it stands there."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from onmodel.toybox.character import HELD_OUT
+from onmodel.toybox.dataset import TRIAL_SHARES, make_dataset
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, re.DOTALL)
+
+TRIAL = """
+[model]
+pretrained_model_name_or_path = "toybox"
+[network]
+network_dim = 4
+[optimizer]
+learning_rate = 1e-3
+[training]
+output_dir = "runs"
+output_name = "{name}"
+max_train_epochs = 1
+train_batch_size = 8
+[data]
+train_data_dir = "{data}"
+resolution = 64
+min_bucket_reso = 64
+max_bucket_reso = 64
+bucket_reso_steps = 16
+"""
+SUITE = """
+{"name": "small", "trigger": "zibo", "class": "teenage boy", "seeds": [1, 2], "steps": 4,
+ "scenarios": {"close_up": ["{trigger}, a {class}, close-up, plain background", "close-up of {trigger}, in a park"],
+               "full_body": ["{trigger}, a {class}, full body shot, standing", "{trigger}, full body shot, walking"]}}
+"""
+
+
+def commands() -> list[str]:
+    """The lines of the bash blocks, without their comments."""
+    lines = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]
+    return [line.split("#")[0].strip() for line in lines if line.strip()]
+
+
+def steps() -> list[tuple[str, str]]:
+    """(kind, text): single `onmodel` lines of bash blocks, whole python blocks, in the README's order."""
+    found: list[tuple[str, str]] = []
+    for kind, text in BLOCKS:
+        if kind == "python":
+            found.append((kind, text))
+        else:
+            found += [("bash", line) for line in text.splitlines() if line.startswith("onmodel ")]
+    return found
+
+
+def test_the_two_make_commands_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = [line.split()[1] for line in commands() if line.startswith("make ")]
+    assert targets == ["demo", "test"]
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_every_file_that_is_linked_exists() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A folder as a user of the README has it, and its environment."""
+    make_dataset(tmp_path / "my_character", HELD_OUT["zibo"], 16, TRIAL_SHARES, seed=3, size=128, trigger="zibo")
+    for name, data in (("trial_1", "my_character"), ("trial_2", "my_character_filled")):
+        (tmp_path / f"{name}.toml").write_text(TRIAL.format(name=name, data=data))
+    (tmp_path / "suite.json").write_text(SUITE)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "ONMODEL_CACHE": str(tmp_path / "cache"),
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+    }
+    yield tmp_path, environment
+    subprocess.run(["onmodel", "serve", "down"], env=environment, capture_output=True, check=False)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(1500)
+def test_every_command_runs(workspace: tuple[Path, dict[str, str]]) -> None:
+    folder, environment = workspace
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    for kind, shown in steps():
+        text = shown.replace("9000", port)
+        command = [sys.executable, "-c", text] if kind == "python" else ["bash", "-c", text]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{text}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
+    assert (folder / "analysis.html").stat().st_size > 10_000
+    assert (folder / "comparison.html").stat().st_size > 10_000
+    assert list((folder / "runs" / "trial_1").glob("*.safetensors"))

@@ -1,9 +1,10 @@
 """Train the bundled text-to-image model: a small UNet and text encoder on the autoencoder's latents.
 
-    torchrun --nproc-per-node 2 -m onmodel.toybox.train_unet SET_FOLDER WORK_FOLDER [MINUTES]
+    torchrun --nproc-per-node 2 -m onmodel.toybox.train_unet SET_FOLDER WORK_FOLDER [MINUTES [continue]]
 
-Expects WORK_FOLDER/vae and WORK_FOLDER/latents.npz of `train_vae`. Noise prediction, min-SNR weights (Hang et al. 2023,
-gamma 5), captions dropped at random for classifier-free guidance, averaged weights. Every `export_minutes` the averaged
+With "continue" it starts from the bundled pipeline's weights, whose autoencoder must be WORK_FOLDER/vae. Expects
+WORK_FOLDER/vae and WORK_FOLDER/latents.npz of `train_vae`. Noise prediction, min-SNR weights (Hang et al. 2023, gamma
+5), captions dropped at random for classifier-free guidance, averaged weights. Every `export_minutes` the averaged
 weights are installed as the bundled pipeline, so that a shorter run leaves a usable one. One process on one core each,
 averaging their gradients, is faster here than one process with several threads; plain `python -m` runs one.
 """
@@ -166,11 +167,22 @@ def shared(parameters: list[nn.Parameter], elapsed: float) -> float:
     return float(flat[0])
 
 
-def train(data: Latents, tokenizer: CLIPTokenizer, work: Path, config: UnetConfig) -> None:
+def bundled_weights(both: _Both) -> None:
+    """Take over the weights of the bundled pipeline."""
+    folder = MODELS / "diffusion"
+    unet: Any = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+    text_encoder: Any = CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32)
+    both.unet.load_state_dict(unet.state_dict())
+    both.text_encoder.load_state_dict(text_encoder.state_dict())
+
+
+def train(data: Latents, tokenizer: CLIPTokenizer, work: Path, config: UnetConfig, *, go_on: bool = False) -> None:
     """Train for `config.minutes`, install the averaged weights now and then and at the end."""
     rank = distributed.get_rank() if distributed.is_initialized() else 0
     torch.manual_seed(config.seed)
     both = _Both(build_unet(config), build_text_encoder(config, tokenizer))
+    if go_on:
+        bundled_weights(both)
     print(f"{sum(p.numel() for p in both.parameters()) / 1e6:.2f} M parameters, {len(data.mean)} pictures", flush=True)
     torch.manual_seed(config.seed + 1000 * rank)
     rng = np.random.default_rng([config.seed, rank])
@@ -207,7 +219,7 @@ def train(data: Latents, tokenizer: CLIPTokenizer, work: Path, config: UnetConfi
     print(f"{step} steps of {config.batch}", flush=True)
 
 
-def main(set_folder: Path, work: Path, minutes: float) -> None:
+def main(set_folder: Path, work: Path, minutes: float, go_on: bool) -> None:
     """Train on cached latents and install the pipeline."""
     if "WORLD_SIZE" in os.environ:
         distributed.init_process_group("gloo", timeout=timedelta(minutes=20))
@@ -217,8 +229,13 @@ def main(set_folder: Path, work: Path, minutes: float) -> None:
         distributed.barrier()
     tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     scaling = float(latest_vae(work).config["scaling_factor"])
-    train(load(set_folder, work, tokenizer, scaling), tokenizer, work, UnetConfig(minutes=minutes))
+    train(load(set_folder, work, tokenizer, scaling), tokenizer, work, UnetConfig(minutes=minutes), go_on=go_on)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]) if len(sys.argv) > 3 else 60.0)
+    main(
+        Path(sys.argv[1]),
+        Path(sys.argv[2]),
+        float(sys.argv[3]) if len(sys.argv) > 3 else 60.0,
+        "continue" in sys.argv[4:],
+    )

@@ -88,7 +88,9 @@ def shrink(images: npt.NDArray[np.uint8], side: int | None) -> npt.NDArray[np.ui
     """Pictures uint8 (n, h, w, 3) at `side` x `side` pixels, by area means."""
     if side is None or images.shape[1] == side:
         return images
-    return np.stack([cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images]).astype(np.uint8)
+    return np.stack([cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images]).astype(
+        np.uint8
+    )
 
 
 def read(folder: Path, side: int | None = None) -> TrainingSet:

@@ -37,7 +37,7 @@ class Family(Protocol):
         ...
 
     def encode_pictures(self, pixels: Tensor) -> Tensor:
-        """Scaled latents float32 (B, C, h, w), `pixels_per_latent` times smaller: the mean of what the encoder gives."""
+        """Scaled latents float32 (B, C, h, w), `pixels_per_latent` times smaller; the mean of the encoding."""
         ...
 
     def encode_captions(self, captions: Sequence[str]) -> Tensor:

@@ -5,12 +5,29 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
-# Debian's names of what the tests need; installed only where we may (root) and where it is missing.
-DEBIAN := chromium
+# Debian's names of what runs need (libraries that OpenCV loads) and what tests need besides;
+# installed only where we may (root, apt-get) and where they are missing.
+DEBIAN_RUN  := libgl1 libglib2.0-0
+DEBIAN_TEST := chromium
 
-.PHONY: setup demo test check bench contracts debian clean
+define debian
+	@missing=; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	  elif [ "$(2)" = test ]; then echo "Not installed:$$missing. Tests that need them will be skipped with a reason." >&2; fi; \
+	fi
+endef
 
-setup: $(STAMP)
+.PHONY: setup debian-run debian-test demo test check bench contracts clean
+
+setup: debian-run $(STAMP)
+
+debian-run:
+	$(call debian,$(DEBIAN_RUN),run)
+
+debian-test:
+	$(call debian,$(DEBIAN_TEST),test)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
@@ -20,14 +37,6 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[dev,ultralytics]'
 	@touch $@
 
-debian:
-	@missing=; for p in $(DEBIAN); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
-	if [ -n "$$missing" ]; then \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
-	  else echo "Not installed:$$missing. Tests that need them will be skipped with a reason." >&2; fi; \
-	fi
-
 demo: setup
 	@$(BIN)/onmodel demo
 
@@ -36,7 +45,7 @@ check: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
 
-test: setup debian check
+test: setup debian-test check
 	@$(BIN)/pytest
 
 # Every benchmark prints `name | value | target | met`; ratios against a peer or a limit, taken in one run.

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 import yaml
 from PIL import Image
 
@@ -132,6 +133,18 @@ def train(set_folder: Path, work: Path, config: DetectorConfig, start: Path | No
     return install(work / "run" / "weights" / "last.pt")
 
 
+def forget_places(weights: Path) -> None:
+    """Keep of every path in a checkpoint's records its last part alone: other machines lack the folders."""
+    checkpoint: Any = torch.load(weights, map_location="cpu", weights_only=False)
+    model: Any = checkpoint["model"]
+    checkpoint["git"] = None
+    for record in (checkpoint["train_args"], model.args, model.yaml, vars(model)):
+        for key, value in record.items():
+            if isinstance(value, str | Path) and Path(value).is_absolute():
+                record[key] = Path(value).name
+    torch.save(checkpoint, weights)
+
+
 def install(weights: Path) -> Path:
     """Copy stripped weights to where `models.bundled` finds them, whole or not at all."""
     from ultralytics.utils.torch_utils import strip_optimizer
@@ -140,6 +153,7 @@ def install(weights: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_suffix(".partial.pt")
     strip_optimizer(str(weights), str(temporary))
+    forget_places(temporary)
     temporary.rename(target)
     return target
 

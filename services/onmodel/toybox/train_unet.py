@@ -149,7 +149,10 @@ def install(both: _Both, vae: Any, tokenizer: CLIPTokenizer, target: Path) -> No
 
 def latest_vae(work: Path) -> Any:
     """The autoencoder as it is now: `train_vae.refine_decoder` may train its decoder on beside the UNet."""
-    return AutoencoderKL.from_pretrained(work / "vae")
+    vae: Any = AutoencoderKL.from_pretrained(work / "vae")
+    # Saved with the model: a folder of the training machine.
+    vae.register_to_config(_name_or_path="")
+    return vae
 
 
 def shared(parameters: list[nn.Parameter], elapsed: float) -> float:

@@ -16,12 +16,26 @@ MAY_IMPORT: dict[str, set[str]] = {
     "toybox": {"core"},
     "serving": {"core", "detection", "scoring", "common", "toybox"},
     "dataset": {"core", "common", "detection", "scoring", "serving", "toybox"},
+    "film": {"core", "common", "dataset", "detection", "scoring", "serving", "toybox"},
+    "curation": {"core", "common", "dataset", "detection", "film", "scoring", "serving", "toybox"},
     "training": {"core", "common", "dataset", "detection", "scoring", "serving", "toybox"},
     "evaluation": {"core", "common", "training", "dataset", "detection", "scoring", "serving", "toybox"},
-    "cli": {"core", "common", "evaluation", "training", "dataset", "detection", "scoring", "serving", "toybox"},
+    "cli": {
+        "core",
+        "common",
+        "curation",
+        "evaluation",
+        "training",
+        "dataset",
+        "detection",
+        "film",
+        "scoring",
+        "serving",
+        "toybox",
+    },
 }
 
-RAY_ADAPTERS = {"detection/app.py", "scoring/app.py", "training/ray_train.py"}
+RAY_ADAPTERS = {"detection/app.py", "film/ray_data.py", "scoring/app.py", "training/ray_train.py"}
 
 
 def modules() -> list[Path]:

@@ -18,7 +18,12 @@ from onmodel.core.errors import OnModelError, exit_code
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("onmodel.cli.demo:command", "Run the whole loop on the bundled world, offline."),
     "analyze": ("onmodel.cli.analyze:command", "Measure a dataset and name what is missing."),
+    "extract": ("onmodel.cli.extract:command", "Take from a film the frames that are missing."),
+    "cluster": ("onmodel.cli.cluster:command", "Group the characters of pictures by who they are."),
+    "curate": ("onmodel.cli.curate:command", "Keep, reject and correct pictures on a page in the browser."),
+    "caption": ("onmodel.cli.caption:command", "Write caption variants, or check captions for contradictions."),
     "augment": ("onmodel.cli.augment:command", "Fill gaps with crops and captions made from what is there."),
+    "merge": ("onmodel.cli.merge:command", "Put sets together to a target mix."),
     "train": ("onmodel.cli.train:command", "Train one LoRA trial from a TOML file."),
     "evaluate": (
         "onmodel.cli.evaluate:command",

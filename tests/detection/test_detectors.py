@@ -10,6 +10,7 @@ from onmodel.core.errors import UserError
 from onmodel.core.images import RGB, load
 from onmodel.core.vocabulary import ShotType
 from onmodel.detection.config import DetectorConfig
+from onmodel.detection.convert import Detected, result_from_wire, result_to_wire
 from onmodel.detection.model import Detector, load_detector
 from onmodel.detection.rules import decide
 from onmodel.detection.weights import ENVIRONMENT
@@ -99,7 +100,22 @@ def test_ultralytics_pose_weights_keep_their_keypoints(tmp_path: Path) -> None:
     config = DetectorConfig(weights=str(path), input_size=96, confidence=0.0, min_area=0, nested=1, device="cpu")
     (found,) = load_detector(config).detect([np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)])
     # Random weights say nothing about what is where; but what is found has all 17 points.
-    assert all(len(instance.keypoints) == 17 for instance in found.instances)
+    assert found.instances
+    assert all(len(instance.keypoints) == 17 and not instance.outline for instance in found.instances)
+
+
+def test_ultralytics_segmentation_weights_give_outlines(tmp_path: Path) -> None:
+    yolo = pytest.importorskip("ultralytics").YOLO
+    path = tmp_path / "seg.pt"
+    yolo("yolo11n-seg.yaml", verbose=False).save(path)
+    config = DetectorConfig(weights=str(path), input_size=96, confidence=0.0, min_area=0, nested=1, device="cpu")
+    (found,) = load_detector(config).detect([np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)])
+    outlines = [instance.outline for instance in found.instances if instance.outline]
+    assert outlines
+    assert all(0 <= x <= 96 and 0 <= y <= 96 for outline in outlines for x, y in outline)
+    decision = decide(np.zeros((96, 96, 3), np.uint8), found, config.shots)
+    back = result_from_wire(result_to_wire(Detected(found, decision)))
+    assert isinstance(back, Detected) and back.detections == found
 
 
 def test_the_bundled_detector_knows_a_render() -> None:

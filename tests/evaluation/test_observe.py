@@ -5,18 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onmodel.core.cutouts import GREY, LARGEST_CROP, grey_boxes, grey_surroundings, square_crop
 from onmodel.core.errors import ImageError
 from onmodel.core.images import encode_png
 from onmodel.core.vocabulary import Box
-from onmodel.evaluation.observe import (
-    GREY,
-    LARGEST_CROP,
-    Seen,
-    grey_boxes,
-    grey_surroundings,
-    observe,
-    square_crop,
-)
+from onmodel.evaluation.observe import Seen, observe
 
 from .world import World, draw
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from onmodel.core.cutouts import GREY
 from onmodel.core.errors import ImageError
 from onmodel.core.files import content_hash
 from onmodel.core.images import decode, encode_png
 from onmodel.core.vocabulary import Decision, Detections, Instance, ShotType
 from onmodel.evaluation.generate import DrawingModel, plan
-from onmodel.evaluation.observe import GREY
 from onmodel.evaluation.suite import Prompt
 from onmodel.evaluation.tasks import Task
 from onmodel.evaluation.trial import Trial

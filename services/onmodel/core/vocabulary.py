@@ -111,6 +111,8 @@ class Instance:
     """The detector's own class name ("person", "bird", "character", …)."""
     face: Box | None = None
     keypoints: tuple[Keypoint, ...] = ()
+    outline: tuple[tuple[float, float], ...] = ()
+    """Polygon (x, y) in pixels around the visible part, from a segmentation model; empty without one."""
 
 
 @dataclass(frozen=True, slots=True)

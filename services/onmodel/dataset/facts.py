@@ -44,6 +44,7 @@ SCHEMA = pa.schema(
         ("label", pa.string()),
         ("face", _BOX),
         ("keypoints", pa.list_(pa.list_(pa.float64(), 3))),
+        ("outline", pa.list_(pa.list_(pa.float64(), 2))),
     ],
     metadata={"onmodel.schema_version": "1"},
 )
@@ -165,6 +166,7 @@ def _rows(key: Key, found: Outcome) -> Iterable[dict[str, Any]]:
             "label": instance.label,
             "face": instance.face.as_tuple() if instance.face else None,
             "keypoints": [(p.x, p.y, p.confidence) for p in instance.keypoints],
+            "outline": instance.outline,
         }
         for index, instance in enumerate(detections.instances)
     ] or [head]
@@ -189,6 +191,7 @@ def _outcome(rows: list[dict[str, Any]]) -> Outcome:
             row["label"],
             Box(*row["face"]) if row["face"] else None,
             tuple(Keypoint(*point) for point in row["keypoints"] or ()),
+            tuple((x, y) for x, y in row.get("outline") or ()),
         )
         for row in found
     )

@@ -86,6 +86,7 @@ def _instance_to_wire(instance: Instance) -> pb.Instance:
         label=instance.label,
         face=None if instance.face is None else _box_to_wire(instance.face),
         keypoints=[pb.Keypoint(x=k.x, y=k.y, confidence=k.confidence) for k in instance.keypoints],
+        outline=[pb.Point(x=x, y=y) for x, y in instance.outline],
     )
 
 
@@ -96,4 +97,5 @@ def _instance_from_wire(message: pb.Instance) -> Instance:
         message.label,
         _box_from_wire(message.face) if message.HasField("face") else None,
         tuple(Keypoint(k.x, k.y, k.confidence) for k in message.keypoints),
+        tuple((p.x, p.y) for p in message.outline),
     )

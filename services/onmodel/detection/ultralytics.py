@@ -10,7 +10,7 @@ import torch
 
 from onmodel.core.errors import UserError
 from onmodel.core.images import RGB
-from onmodel.core.vocabulary import Detections, Keypoint
+from onmodel.core.vocabulary import Detections, Instance, Keypoint
 from onmodel.detection.boxes import assemble
 from onmodel.detection.config import DetectorConfig
 from onmodel.detection.faces import FaceFinder
@@ -72,18 +72,21 @@ class UltralyticsDetector:
         scores = np.asarray(result.boxes.conf.cpu(), dtype=np.float32)
         labels = np.asarray(result.boxes.cls.cpu()).astype(np.int64)
         found = assemble(image, boxes, scores, labels, self._names, self._config, self._faces)
-        points = getattr(result, "keypoints", None)
-        if points is None or points.data is None:
-            return found
-        rows = np.asarray(points.data.cpu(), dtype=np.float32)
-        by_box = {tuple(box.tolist()): row for box, row in zip(boxes, rows, strict=True)}
-        return replace(
-            found,
-            instances=tuple(
-                replace(i, keypoints=_keypoints(by_box[i.box.as_tuple()])) if i.box.as_tuple() in by_box else i
-                for i in found.instances
-            ),
-        )
+        index = {tuple(box.tolist()): n for n, box in enumerate(boxes)}
+        points, masks = getattr(result, "keypoints", None), getattr(result, "masks", None)
+        rows = None if points is None or points.data is None else np.asarray(points.data.cpu(), dtype=np.float32)
+
+        def enriched(instance: Instance) -> Instance:
+            n = index.get(instance.box.as_tuple())
+            if n is None:
+                return instance
+            return replace(
+                instance,
+                keypoints=() if rows is None else _keypoints(rows[n]),
+                outline=() if masks is None else tuple((float(x), float(y)) for x, y in masks.xy[n]),
+            )
+
+        return replace(found, instances=tuple(map(enriched, found.instances)))
 
 
 def _keypoints(rows: Any) -> tuple[Keypoint, ...]:

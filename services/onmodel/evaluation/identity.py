@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from onmodel.core.cutouts import grey_boxes
 from onmodel.core.errors import ImageError, UserError
 from onmodel.core.images import RGB, encode_png
 from onmodel.core.vocabulary import Box
-from onmodel.evaluation.observe import Embedding, Looking, Seen, grey_boxes
+from onmodel.evaluation.observe import Embedding, Looking, Seen
 from onmodel.scoring.metrics import calibrate, cosines
 
 RECOGNISED = 0.5

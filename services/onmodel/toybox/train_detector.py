@@ -7,7 +7,7 @@ Pictures of the set are 96 px and are enlarged by the detector's own resizing, a
 larger, so that sharp pictures are known too.
 
 With WEIGHTS it goes on from them for `SECOND`: pictures with something in front are rare in the set (one in six), and
-the first pass hardly learns the class; the second sees them in half of its pictures.
+the first pass hardly learns the class; the second renders more of them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from PIL import Image
 from onmodel.toybox import training_set
 from onmodel.toybox.models import MODELS
 from onmodel.toybox.render import Truth, render
+from onmodel.toybox.scene import FRAMED, Scene, random_scene
 
 CLASSES: Final[tuple[str, ...]] = ("character", "face", "object")
 
@@ -35,8 +36,8 @@ class DetectorConfig:
 
     pictures: int = 3600
     first_picture: int = 0
-    occluded_share: float | None = None
-    """Choose pictures so that this share has something in front; None takes them as they come."""
+    hidden: int = 0
+    """Pictures rendered beside the set's, each with something in front of the main character."""
     sharp: int = 500
     held_out: int = 200
     image_size: int = 128
@@ -49,9 +50,9 @@ class DetectorConfig:
 
 
 SECOND: Final[DetectorConfig] = DetectorConfig(
-    pictures=3000, first_picture=3800, occluded_share=0.5, sharp=400, epochs=9, learning_rate=2e-3, seed=8
+    pictures=6000, first_picture=3800, hidden=3000, sharp=600, epochs=12, learning_rate=2e-3, seed=8
 )
-"""The second pass: other pictures, half of them with something in front."""
+"""The second pass: other pictures, almost half of them with something in front."""
 
 
 def labels(truth: Truth) -> str:
@@ -74,9 +75,12 @@ def write_pictures(data: training_set.TrainingSet, out: Path, config: DetectorCo
     for part in ("train", "val"):
         (out / "images" / part).mkdir(parents=True, exist_ok=True)
         (out / "labels" / part).mkdir(parents=True, exist_ok=True)
-    chosen = choose(data.truths, config)
-    for n, k in enumerate(chosen):
-        _write(out, "train" if n < config.pictures else "val", f"a{k:05d}", data.images[k], data.truths[k])
+    first = config.first_picture
+    for k in range(first, min(first + config.pictures + config.held_out, len(data.truths))):
+        _write(out, "train" if k < first + config.pictures else "val", f"a{k:05d}", data.images[k], data.truths[k])
+    for k in range(config.hidden):
+        drawn = render(hidden_scene(np.random.default_rng([training_set.SEED, 2, config.seed, k])), 96)
+        _write(out, "train", f"c{k:05d}", drawn.image, drawn.truth)
     for k in range(config.sharp):
         drawn = render(training_set.picture(1_000_000 + 10_000 * config.seed + k)[0], 176)
         _write(out, "train", f"b{k:05d}", drawn.image, drawn.truth)
@@ -86,17 +90,12 @@ def write_pictures(data: training_set.TrainingSet, out: Path, config: DetectorCo
     return path
 
 
-def choose(truths: tuple[Truth, ...], config: DetectorConfig) -> list[int]:
-    """Numbers of the pictures to train on, then of those held out."""
-    wanted = config.pictures + config.held_out
-    later = range(config.first_picture, len(truths))
-    if config.occluded_share is None:
-        return list(later)[:wanted]
-    hidden = [k for k in later if truths[k].occluders]
-    clear = [k for k in later if not truths[k].occluders]
-    hidden = hidden[: round(config.occluded_share * wanted)]
-    mixed = np.random.default_rng(config.seed).permutation([*hidden, *clear[: wanted - len(hidden)]])
-    return [int(k) for k in mixed]
+def hidden_scene(rng: np.random.Generator) -> Scene:
+    """A scene of any framing with something in front of one of the set's characters."""
+    return random_scene(
+        rng, character=training_set.identity(int(rng.integers(5000))), shot_type=FRAMED[int(rng.integers(len(FRAMED)))],
+        multi_character=bool(rng.random() < 0.2), occlusion=True, complex_background=bool(rng.random() < 0.5),
+    )  # fmt: skip
 
 
 def _write(out: Path, part: str, stem: str, image: Any, truth: Truth) -> None:

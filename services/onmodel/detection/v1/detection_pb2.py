@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from onmodel.common.v1 import common_pb2 as onmodel_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$onmodel/detection/v1/detection.proto\x12\x14onmodel.detection.v1\x1a\x1eonmodel/common/v1/common.proto\"9\n\rDetectRequest\x12(\n\x06images\x18\x01 \x03(\x0b\x32\x18.onmodel.common.v1.Image\"E\n\x0e\x44\x65tectResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".onmodel.detection.v1.DetectResult\"\x85\x01\n\x0c\x44\x65tectResult\x12;\n\ndetections\x18\x01 \x01(\x0b\x32%.onmodel.detection.v1.ImageDetectionsH\x00\x12-\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.onmodel.common.v1.ItemErrorH\x00\x42\t\n\x07outcome\"\xb7\x02\n\x0fImageDetections\x12\x10\n\x08width_px\x18\x01 \x01(\x05\x12\x11\n\theight_px\x18\x02 \x01(\x05\x12\x31\n\tinstances\x18\x03 \x03(\x0b\x32\x1e.onmodel.detection.v1.Instance\x12,\n\toccluders\x18\x04 \x03(\x0b\x32\x19.onmodel.detection.v1.Box\x12\x31\n\tshot_type\x18\x05 \x01(\x0e\x32\x1e.onmodel.detection.v1.ShotType\x12\x33\n\nattributes\x18\x06 \x03(\x0e\x32\x1f.onmodel.detection.v1.Attribute\x12\x17\n\nmain_index\x18\x07 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x08 \x01(\tB\r\n\x0b_main_index\"\xbf\x01\n\x08Instance\x12&\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x19.onmodel.detection.v1.Box\x12\x12\n\nconfidence\x18\x02 \x01(\x01\x12\r\n\x05label\x18\x03 \x01(\t\x12,\n\x04\x66\x61\x63\x65\x18\x04 \x01(\x0b\x32\x19.onmodel.detection.v1.BoxH\x00\x88\x01\x01\x12\x31\n\tkeypoints\x18\x05 \x03(\x0b\x32\x1e.onmodel.detection.v1.KeypointB\x07\n\x05_face\"5\n\x03\x42ox\x12\n\n\x02x0\x18\x01 \x01(\x01\x12\n\n\x02y0\x18\x02 \x01(\x01\x12\n\n\x02x1\x18\x03 \x01(\x01\x12\n\n\x02y1\x18\x04 \x01(\x01\"4\n\x08Keypoint\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\x12\x12\n\nconfidence\x18\x03 \x01(\x01\"\x15\n\x13GetModelInfoRequest\"C\n\x14GetModelInfoResponse\x12+\n\x05model\x18\x01 \x01(\x0b\x32\x1c.onmodel.common.v1.ModelInfo*\x9b\x01\n\x08ShotType\x12\x19\n\x15SHOT_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12SHOT_TYPE_CLOSE_UP\x10\x01\x12\x14\n\x10SHOT_TYPE_MEDIUM\x10\x02\x12\x17\n\x13SHOT_TYPE_FULL_BODY\x10\x03\x12\x11\n\rSHOT_TYPE_FAR\x10\x04\x12\x1a\n\x16SHOT_TYPE_UNCLASSIFIED\x10\x05*\x80\x01\n\tAttribute\x12\x19\n\x15\x41TTRIBUTE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41TTRIBUTE_MULTI_CHARACTER\x10\x01\x12\x17\n\x13\x41TTRIBUTE_OCCLUSION\x10\x02\x12 \n\x1c\x41TTRIBUTE_COMPLEX_BACKGROUND\x10\x03\x32\xce\x01\n\x10\x44\x65tectionService\x12S\n\x06\x44\x65tect\x12#.onmodel.detection.v1.DetectRequest\x1a$.onmodel.detection.v1.DetectResponse\x12\x65\n\x0cGetModelInfo\x12).onmodel.detection.v1.GetModelInfoRequest\x1a*.onmodel.detection.v1.GetModelInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$onmodel/detection/v1/detection.proto\x12\x14onmodel.detection.v1\x1a\x1eonmodel/common/v1/common.proto\"9\n\rDetectRequest\x12(\n\x06images\x18\x01 \x03(\x0b\x32\x18.onmodel.common.v1.Image\"E\n\x0e\x44\x65tectResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".onmodel.detection.v1.DetectResult\"\x85\x01\n\x0c\x44\x65tectResult\x12;\n\ndetections\x18\x01 \x01(\x0b\x32%.onmodel.detection.v1.ImageDetectionsH\x00\x12-\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.onmodel.common.v1.ItemErrorH\x00\x42\t\n\x07outcome\"\xb7\x02\n\x0fImageDetections\x12\x10\n\x08width_px\x18\x01 \x01(\x05\x12\x11\n\theight_px\x18\x02 \x01(\x05\x12\x31\n\tinstances\x18\x03 \x03(\x0b\x32\x1e.onmodel.detection.v1.Instance\x12,\n\toccluders\x18\x04 \x03(\x0b\x32\x19.onmodel.detection.v1.Box\x12\x31\n\tshot_type\x18\x05 \x01(\x0e\x32\x1e.onmodel.detection.v1.ShotType\x12\x33\n\nattributes\x18\x06 \x03(\x0e\x32\x1f.onmodel.detection.v1.Attribute\x12\x17\n\nmain_index\x18\x07 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x08 \x01(\tB\r\n\x0b_main_index\"\xed\x01\n\x08Instance\x12&\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x19.onmodel.detection.v1.Box\x12\x12\n\nconfidence\x18\x02 \x01(\x01\x12\r\n\x05label\x18\x03 \x01(\t\x12,\n\x04\x66\x61\x63\x65\x18\x04 \x01(\x0b\x32\x19.onmodel.detection.v1.BoxH\x00\x88\x01\x01\x12\x31\n\tkeypoints\x18\x05 \x03(\x0b\x32\x1e.onmodel.detection.v1.Keypoint\x12,\n\x07outline\x18\x06 \x03(\x0b\x32\x1b.onmodel.detection.v1.PointB\x07\n\x05_face\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\"5\n\x03\x42ox\x12\n\n\x02x0\x18\x01 \x01(\x01\x12\n\n\x02y0\x18\x02 \x01(\x01\x12\n\n\x02x1\x18\x03 \x01(\x01\x12\n\n\x02y1\x18\x04 \x01(\x01\"4\n\x08Keypoint\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\x12\x12\n\nconfidence\x18\x03 \x01(\x01\"\x15\n\x13GetModelInfoRequest\"C\n\x14GetModelInfoResponse\x12+\n\x05model\x18\x01 \x01(\x0b\x32\x1c.onmodel.common.v1.ModelInfo*\x9b\x01\n\x08ShotType\x12\x19\n\x15SHOT_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12SHOT_TYPE_CLOSE_UP\x10\x01\x12\x14\n\x10SHOT_TYPE_MEDIUM\x10\x02\x12\x17\n\x13SHOT_TYPE_FULL_BODY\x10\x03\x12\x11\n\rSHOT_TYPE_FAR\x10\x04\x12\x1a\n\x16SHOT_TYPE_UNCLASSIFIED\x10\x05*\x80\x01\n\tAttribute\x12\x19\n\x15\x41TTRIBUTE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41TTRIBUTE_MULTI_CHARACTER\x10\x01\x12\x17\n\x13\x41TTRIBUTE_OCCLUSION\x10\x02\x12 \n\x1c\x41TTRIBUTE_COMPLEX_BACKGROUND\x10\x03\x32\xce\x01\n\x10\x44\x65tectionService\x12S\n\x06\x44\x65tect\x12#.onmodel.detection.v1.DetectRequest\x1a$.onmodel.detection.v1.DetectResponse\x12\x65\n\x0cGetModelInfo\x12).onmodel.detection.v1.GetModelInfoRequest\x1a*.onmodel.detection.v1.GetModelInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'onmodel.detection.v1.detection_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SHOTTYPE']._serialized_start=1070
-  _globals['_SHOTTYPE']._serialized_end=1225
-  _globals['_ATTRIBUTE']._serialized_start=1228
-  _globals['_ATTRIBUTE']._serialized_end=1356
+  _globals['_SHOTTYPE']._serialized_start=1147
+  _globals['_SHOTTYPE']._serialized_end=1302
+  _globals['_ATTRIBUTE']._serialized_start=1305
+  _globals['_ATTRIBUTE']._serialized_end=1433
   _globals['_DETECTREQUEST']._serialized_start=94
   _globals['_DETECTREQUEST']._serialized_end=151
   _globals['_DETECTRESPONSE']._serialized_start=153
@@ -45,15 +45,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMAGEDETECTIONS']._serialized_start=361
   _globals['_IMAGEDETECTIONS']._serialized_end=672
   _globals['_INSTANCE']._serialized_start=675
-  _globals['_INSTANCE']._serialized_end=866
-  _globals['_BOX']._serialized_start=868
-  _globals['_BOX']._serialized_end=921
-  _globals['_KEYPOINT']._serialized_start=923
-  _globals['_KEYPOINT']._serialized_end=975
-  _globals['_GETMODELINFOREQUEST']._serialized_start=977
-  _globals['_GETMODELINFOREQUEST']._serialized_end=998
-  _globals['_GETMODELINFORESPONSE']._serialized_start=1000
-  _globals['_GETMODELINFORESPONSE']._serialized_end=1067
-  _globals['_DETECTIONSERVICE']._serialized_start=1359
-  _globals['_DETECTIONSERVICE']._serialized_end=1565
+  _globals['_INSTANCE']._serialized_end=912
+  _globals['_POINT']._serialized_start=914
+  _globals['_POINT']._serialized_end=943
+  _globals['_BOX']._serialized_start=945
+  _globals['_BOX']._serialized_end=998
+  _globals['_KEYPOINT']._serialized_start=1000
+  _globals['_KEYPOINT']._serialized_end=1052
+  _globals['_GETMODELINFOREQUEST']._serialized_start=1054
+  _globals['_GETMODELINFOREQUEST']._serialized_end=1075
+  _globals['_GETMODELINFORESPONSE']._serialized_start=1077
+  _globals['_GETMODELINFORESPONSE']._serialized_end=1144
+  _globals['_DETECTIONSERVICE']._serialized_start=1436
+  _globals['_DETECTIONSERVICE']._serialized_end=1642
 # @@protoc_insertion_point(module_scope)

@@ -75,18 +75,28 @@ class ImageDetections(_message.Message):
     def __init__(self, width_px: _Optional[int] = ..., height_px: _Optional[int] = ..., instances: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., occluders: _Optional[_Iterable[_Union[Box, _Mapping]]] = ..., shot_type: _Optional[_Union[ShotType, str]] = ..., attributes: _Optional[_Iterable[_Union[Attribute, str]]] = ..., main_index: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Instance(_message.Message):
-    __slots__ = ("box", "confidence", "label", "face", "keypoints")
+    __slots__ = ("box", "confidence", "label", "face", "keypoints", "outline")
     BOX_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     FACE_FIELD_NUMBER: _ClassVar[int]
     KEYPOINTS_FIELD_NUMBER: _ClassVar[int]
+    OUTLINE_FIELD_NUMBER: _ClassVar[int]
     box: Box
     confidence: float
     label: str
     face: Box
     keypoints: _containers.RepeatedCompositeFieldContainer[Keypoint]
-    def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ..., confidence: _Optional[float] = ..., label: _Optional[str] = ..., face: _Optional[_Union[Box, _Mapping]] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ...) -> None: ...
+    outline: _containers.RepeatedCompositeFieldContainer[Point]
+    def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ..., confidence: _Optional[float] = ..., label: _Optional[str] = ..., face: _Optional[_Union[Box, _Mapping]] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., outline: _Optional[_Iterable[_Union[Point, _Mapping]]] = ...) -> None: ...
+
+class Point(_message.Message):
+    __slots__ = ("x", "y")
+    X_FIELD_NUMBER: _ClassVar[int]
+    Y_FIELD_NUMBER: _ClassVar[int]
+    x: float
+    y: float
+    def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ...) -> None: ...
 
 class Box(_message.Message):
     __slots__ = ("x0", "y0", "x1", "y1")

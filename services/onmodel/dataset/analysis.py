@@ -13,6 +13,7 @@ from onmodel.core.files import content_hash
 from onmodel.core.vocabulary import CATEGORIES, ShotType, share
 from onmodel.dataset.facts import Facts, Outcome, complete, to_json
 from onmodel.dataset.folder import Dataset, Picture
+from onmodel.dataset.labels import REASON, Label, read_labels
 from onmodel.dataset.recommended import LABELS, RECOMMENDED, WHEN_ABOVE, WHEN_BELOW, Recommended
 from onmodel.detection.convert import Detected
 
@@ -158,7 +159,7 @@ def analyze(
     face_to_head: float = 1.0,
     advance: Callable[[int], object] = lambda count: None,
 ) -> Analysis:
-    """Detect what is not known yet, and count.
+    """Detect what is not known yet, and count. What a person corrected (`labels.jsonl`) counts over the detector.
 
     Args:
         dataset: pictures to analyse; not changed.
@@ -171,7 +172,9 @@ def analyze(
 
     Raises:
         ServiceError: the detection service fails; what was found until then is kept.
+        UserError: `labels.jsonl` beside the dataset is damaged.
     """
+    labels = read_labels(dataset.path)
     facts = Facts.open(dataset.path) if facts is None else facts
     info = model if model is not None else services.detection.model_info()
     sources = [_source(picture) for picture in dataset.pictures]
@@ -186,7 +189,7 @@ def analyze(
     rows: list[Row] = []
     for source in sources:
         found = None if source.hash is None else facts.get((source.hash, info.hash, info.config_hash))
-        rows.append(_row(dataset, source, found))
+        rows.append(_row(dataset, source, found, labels.get(source.hash or "")))
     return summarize(dataset, tuple(rows), info, recommended, face_to_head)
 
 
@@ -197,7 +200,7 @@ def _source(picture: Picture) -> _Source:
         return _Source(picture, None, str(error))
 
 
-def _row(dataset: Dataset, source: _Source, found: Outcome | None) -> Row:
+def _row(dataset: Dataset, source: _Source, found: Outcome | None, label: Label | None) -> Row:
     picture = source.picture
     base: dict[str, Any] = {
         "file": dataset.relative(picture),
@@ -211,13 +214,18 @@ def _row(dataset: Dataset, source: _Source, found: Outcome | None) -> Row:
         error = source.error if found is None else str(found).removeprefix("picture: ")
         return Row(**base, error=error or "was not analysed")
     detections, decision = found.detections, found.decision
+    shot, attributes, reason = decision.shot_type, decision.attributes, decision.reason
+    if label is not None and label.shot_type is not None:
+        shot, reason = label.shot_type, REASON
+    if label is not None and label.attributes is not None:
+        attributes = frozenset(label.attributes)
     return Row(
         **base,
         width=detections.width,
         height=detections.height,
-        shot_type=decision.shot_type,
-        attributes=tuple(sorted(a.value for a in decision.attributes)),
-        reason=decision.reason,
+        shot_type=shot,
+        attributes=tuple(sorted(a.value for a in attributes)),
+        reason=reason,
         main=decision.main,
         instances=tuple(
             InstanceRow(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -82,8 +83,13 @@ def plan(count: int, shares: Shares, rng: np.random.Generator) -> tuple[Plan, ..
     return tuple(Plan(s, frozenset(m)) for s, m in zip(shots, marks, strict=True))
 
 
-def scene_for(item: Plan, rng: np.random.Generator, character: Character | None = None) -> Scene:
-    """A random scene that shows what the plan asks for."""
+def scene_for(
+    item: Plan,
+    rng: np.random.Generator,
+    character: Character | None = None,
+    others: Sequence[Character] | None = None,
+) -> Scene:
+    """A random scene that shows what the plan asks for; companions are drawn of `others`, else at random."""
     return random_scene(
         rng,
         character=character,
@@ -91,6 +97,7 @@ def scene_for(item: Plan, rng: np.random.Generator, character: Character | None 
         multi_character=Attribute.MULTI_CHARACTER in item.attributes,
         occlusion=Attribute.OCCLUSION in item.attributes,
         complex_background=Attribute.COMPLEX_BACKGROUND in item.attributes,
+        others=others,
     )
 
 

@@ -223,12 +223,16 @@ def _character(person: Person, index: int, buffers: _Buffers, size: int) -> tupl
     return truth, mask
 
 
-def render(scene: Scene, size: int = 96) -> Rendered:
-    """Draw a scene as a square picture of `size` pixels. Deterministic: the same scene gives the same bytes."""
+def render(scene: Scene, size: int = 96, behind: Array | None = None) -> Rendered:
+    """Draw a scene as a square picture of `size` pixels. Deterministic: the same scene gives the same bytes.
+
+    `behind` is a painted backdrop to use in place of the scene's own: float32 (side, side, 3) in 0..1 with
+    side = size * SAMPLES. Films paint one a shot and move a window over it.
+    """
     side = size * SAMPLES
     buffers = _cast(scene, side, colour=True)
     canvas = backdrops.Canvas(side)
-    canvas.pixels = backdrops.paint(scene.backdrop, side).copy()
+    canvas.pixels = (backdrops.paint(scene.backdrop, side) if behind is None else behind).copy()
     if scene.shot_type in (ShotType.FULL_BODY, ShotType.FAR):
         for person in scene.people:
             _ground_shadow(canvas, person)

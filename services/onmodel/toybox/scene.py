@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -110,8 +111,10 @@ def _detail(rng: np.random.Generator, character: Character, pose: Pose) -> Perso
     return Person(character, pose, 0.5, 1 - top * unit, unit)
 
 
-def _companions(rng: np.random.Generator, main: Person, shot: ShotType, count: int) -> tuple[Person, ...]:
-    """The main person moved aside, and others beside it, behind it in depth."""
+def _companions(
+    rng: np.random.Generator, main: Person, shot: ShotType, count: int, others: Sequence[Character] | None
+) -> tuple[Person, ...]:
+    """The main person moved aside, and others (of `others`, else random ones) beside it, behind it in depth."""
     shapes = shapes_of(main)
     head, whole = extent(shapes, head_only=True), extent(shapes)
     head_width = head[2] - head[0]
@@ -120,12 +123,13 @@ def _companions(rng: np.random.Generator, main: Person, shot: ShotType, count: i
     shift = {ShotType.CLOSE_UP: 0.19, ShotType.MEDIUM: 0.16, ShotType.FULL_BODY: 0.14}.get(shot, 0.04)
     moved = dataclasses.replace(main, foot_x=main.foot_x - first * shift * (0.3 if count > 1 else 1.0))
     people = [moved]
+    chosen = None if others is None else [others[int(i)] for i in rng.permutation(len(others))[:count]]
     step = (0.95 * head_width if close else max(1.2 * head_width, 0.62 * (whole[2] - whole[0]))) * float(
         rng.uniform(1.0, 1.25)
     )
-    for k in range(count):
+    for k in range(count if chosen is None else len(chosen)):
         side = first if k == 0 else -first
-        other = random_character(rng)
+        other = random_character(rng) if chosen is None else chosen[k]
         foot_y, unit = moved.foot_y, moved.unit * float(rng.uniform(0.92, 1.02))
         if close:
             crown = proportions(other).crown * unit
@@ -206,8 +210,11 @@ def random_scene(
     multi_character: bool | None = None,
     occlusion: bool | None = None,
     complex_background: bool | None = None,
+    others: Sequence[Character] | None = None,
 ) -> Scene:
     """A scene with the asked-for properties; what is None is drawn. Deterministic in the generator's state.
+
+    `others` are those of whom companions are drawn (a film's cast); None draws new random characters.
 
     The result is checked by casting it coarsely: an occlusion scene hides `HIDDEN_SHARE` of the main character in
     frame, any other less than `CLEAR_SHARE`, and every companion is well visible. `ShotType.UNCLASSIFIED` gives a place
@@ -227,15 +234,15 @@ def random_scene(
         pose = random_pose(rng, _calm(rng) if shot is ShotType.CLOSE_UP else None)
         people: tuple[Person, ...] = (_frame(rng, who, pose, shot),)
         if many:
-            people = _companions(rng, people[0], shot, 1 if rng.random() < 0.65 else 2)
+            people = _companions(rng, people[0], shot, 1 if rng.random() < 0.65 else 2, others)
         front = (_in_front(rng, people[0], shot),) if hidden else ()
         backdrop = _backdrop(rng, people[0], shot, busy)
         scene = Scene(shot, people, front, backdrop, *light)
         seen = visibility(scene, 40)
         lost = 1 - seen[0].fraction
         fits = HIDDEN_SHARE[0] <= lost <= HIDDEN_SHARE[1] if hidden else lost < CLEAR_SHARE
-        others = all(s.fraction > 0.35 and s.visible > 0.15 * seen[0].visible and s.visible > 12 for s in seen[1:])
-        if fits and others:
+        clear = all(s.fraction > 0.35 and s.visible > 0.15 * seen[0].visible and s.visible > 12 for s in seen[1:])
+        if fits and clear:
             return scene
 
 

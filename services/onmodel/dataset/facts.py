@@ -5,6 +5,7 @@ One row an instance, and one row for a picture without any, keyed by content has
 
 import contextlib
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +76,15 @@ class Facts:
 
     def get(self, key: Key) -> Outcome | None:
         return self._known.get(key)
+
+    @property
+    def models(self) -> list[tuple[str, str]]:
+        """Hashes of model and config that something is known under, those of most pictures first."""
+        return [pair for pair, _ in Counter(key[1:] for key in self._known).most_common()]
+
+    def items(self) -> Iterable[tuple[Key, Outcome]]:
+        """Everything known, by content, model and config."""
+        return self._known.items()
 
     def put(self, key: Key, outcome: Outcome) -> None:
         self._known[key] = outcome

@@ -24,11 +24,16 @@ def decide(image: RGB, detections: Detections, shots: ShotConfig) -> Decision:
         detections: boxes in the picture's pixels.
         shots: thresholds.
     """
-    attributes: set[Attribute] = set()
     boxes = [instance.box for instance in detections.instances]
-    if background_score(image, boxes, shots) >= shots.complex_score:
+    busy = background_score(image, boxes, shots) >= shots.complex_score
+    return decide_for(detections, main_character(detections, shots), shots, complex_background=busy)
+
+
+def decide_for(detections: Detections, main: int | None, shots: ShotConfig, *, complex_background: bool) -> Decision:
+    """The same for the instance `main`, whoever is most prominent, of a picture whose background is judged already."""
+    attributes: set[Attribute] = set()
+    if complex_background:
         attributes.add(Attribute.COMPLEX_BACKGROUND)
-    main = main_character(detections, shots)
     if main is None:
         return Decision(ShotType.UNCLASSIFIED, frozenset(attributes), None, "no character found")
     if other_characters(detections, main, shots):

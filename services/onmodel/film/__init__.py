@@ -1,0 +1,1 @@
+"""Films: frames, shots, targeted extraction, and grouping characters by who they are."""

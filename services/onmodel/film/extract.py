@@ -1,0 +1,445 @@
+"""Targeted extraction: from films, a profile and a few reference pictures to a dataset of the frames that are missing.
+
+A film is worked in parts of about a minute. Each finished part is written whole to `.extract` in the output folder,
+under a key of film, settings, references and models; a run that was killed goes on behind the last finished part and
+gives the same bytes as one that was not.
+"""
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import Field
+
+from onmodel.core.config import Config
+from onmodel.core.errors import InternalError, UserError
+from onmodel.core.files import content_hash, write_bytes, write_text
+from onmodel.core.images import encode_png
+from onmodel.core.vocabulary import Attribute
+from onmodel.dataset.captions import with_context, with_shot
+from onmodel.dataset.facts import FILE as FACTS
+from onmodel.dataset.facts import Facts
+from onmodel.film import chunk
+from onmodel.film.candidates import SamplingConfig
+from onmodel.film.chunk import Part, Questions, Task
+from onmodel.film.decode import Film, pieces, probe
+from onmodel.film.identity import Character, IdentityConfig, load_character, split
+from onmodel.film.judge import JudgeConfig, Judged, judge
+from onmodel.film.look import Look
+from onmodel.film.profile import SCENES, Profile, refuse_unreachable
+from onmodel.film.quality import Fault
+from onmodel.film.records import (
+    LINEAGE,
+    PAGE,
+    TABLE,
+    ExtractionResult,
+    read_lineage,
+    read_result,
+    scene_results,
+    shortfalls,
+    write_lineage,
+    write_table,
+)
+from onmodel.film.report import page
+from onmodel.film.run import Runner, local
+from onmodel.film.select import Chosen, SelectConfig, select
+
+STATE = ".extract"
+_VERSION = 1
+"""Part of the key: raised when a part's rows change their meaning."""
+_SPANS_A_FRAME = 8
+"""Spans that are considered for each frame asked for, where no span is set."""
+_SPAN_S = (0.2, 1.0)
+_STOP_AT = 3
+"""`stop_when_met`: each scene has this many times as many candidates as it asks for."""
+_KEPT = 8
+"""At most this many times a scene's target of pictures wait on disk, the likest ones."""
+
+
+class ExtractConfig(Config):
+    """All settings of an extraction."""
+
+    part_s: float = Field(default=60.0, gt=0)
+    """Length of the parts that a film is worked in; a killed run loses one at most."""
+    span_s: float | None = Field(default=None, gt=0)
+    """Replaces `sampling.span_s`; None = about eight spans a frame asked for, between 0.2 and 1 s."""
+    sampling: SamplingConfig = SamplingConfig()
+    identity: IdentityConfig = IdentityConfig()
+    judge: JudgeConfig = JudgeConfig()
+    select: SelectConfig = SelectConfig()
+
+
+@dataclass(slots=True)
+class Watch:
+    """Told how an extraction goes on."""
+
+    begin: Callable[[int], object] = lambda frames: None
+    """Once, with the number of frames in all films."""
+    advance: Callable[[int], object] = lambda frames: None
+    """With the number of frames done."""
+    found: Callable[[dict[str, tuple[int, int]]], object] = lambda scenes: None
+    """After each part: scene -> frames that can serve it so far, and its target."""
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """Rows of all parts so far, in order, and where their pictures lie."""
+
+    rows: list[Judged] = field(default_factory=list[Judged])
+    folders: list[Path] = field(default_factory=list[Path])
+    """Of each part, by `Judged.part`."""
+    frames: int = 0
+    shots: int = 0
+    damaged: int = 0
+    films: int = 0
+    shot: int = -1
+    """Number of the film's last shot so far."""
+    new: bool = True
+    """Whether the next part begins with a new shot."""
+
+    def add(self, film: int, part: Part, folder: Path) -> None:
+        if film != self.films - 1:
+            self.films, self.shot, self.new = film + 1, -1, True
+        first = self.shot + 1 if self.new else max(0, self.shot)
+        self.folders.append(folder)
+        for looked in part.rows:
+            self.rows.append(Judged(film, first + looked.shot, len(self.folders) - 1, looked))
+        last = first + max(0, part.shots - 1)
+        self.shots += last - self.shot
+        self.shot, self.new = last, part.cut_at_end
+        self.frames += part.frames
+        self.damaged += part.damaged
+
+
+def extract(
+    films: Sequence[Path],
+    profile: Profile,
+    output_dir: Path,
+    look: Look,
+    *,
+    reference: Path | None = None,
+    profile_folder: Path = Path(),
+    config: ExtractConfig | None = None,
+    knows_occluders: bool = False,
+    runner: Runner | None = None,
+    resume: bool = True,
+    stop_when_met: bool = False,
+    trigger: str | None = None,
+    watch: Watch | None = None,
+) -> ExtractionResult:
+    """Take from films the frames that a profile asks for, as a dataset folder.
+
+    Args:
+        films: film files, worked in this order.
+        profile: what is asked for.
+        output_dir: the dataset's folder; one that an extraction made before is brought up to date.
+        look: the models.
+        reference: folder of pictures of our character; None = the first character that the profile requires, else
+            whoever is the main character.
+        profile_folder: what the profile's character folders are relative to.
+        config: settings.
+        knows_occluders: whether the detector has classes of things that stand in front of characters; else
+            occlusion is judged by colours too.
+        runner: works through the parts; None = on this machine.
+        resume: go on from the parts that an earlier run finished.
+        stop_when_met: end when each scene has several times as many candidates as it asks for.
+        trigger: word that captions begin with; None = the reference folder's name.
+        watch: told how it goes on.
+
+    Raises:
+        UserError: a film, profile or reference folder is wrong, or `output_dir` holds something else.
+        ServiceError: a service fails; what was finished is kept.
+    """
+    config = config or ExtractConfig()
+    watch = watch or Watch()
+    refuse_unreachable(profile, look.thresholds, "profile")
+    _refuse_foreign(output_dir)
+    found = _probe_all(films)
+    names, characters = _characters(profile, reference, profile_folder, look, config.identity)
+    asking = _Asking(found, profile, _settings(config, found, profile), names, characters, stop_when_met)
+    tasks = asking.tasks(look, knows_occluders)
+    keys = [_key(task, look.models) for task in tasks]
+    caption = trigger or (characters[0].name if characters else "character")
+    key = _digest([keys, profile.model_dump(), asking.config.model_dump(), caption, stop_when_met, names])
+    finished = read_result(output_dir) if resume else None
+    if finished is not None and finished.key == key and _is_whole(output_dir):
+        return finished.model_copy(update={"output_dir": str(output_dir)})
+    state = output_dir / STATE
+    if not resume:
+        shutil.rmtree(state, ignore_errors=True)
+    _forget_others(state, keys)
+    watch.begin(sum(film.frames for film in found))
+    gathered = _work(tasks, keys, state, asking, look, runner or local(look), watch)
+    asking.judge(gathered.rows, look)
+    chosen = select(gathered.rows, profile, config.select)
+    result = _write(output_dir, asking, gathered, chosen, look, key, caption)
+    shutil.rmtree(state, ignore_errors=True)
+    return result
+
+
+@dataclass(slots=True)
+class _Asking:
+    """Everything that is asked of the films."""
+
+    films: list[Film]
+    profile: Profile
+    config: ExtractConfig
+    names: tuple[str, ...]
+    characters: tuple[Character, ...]
+    stop_when_met: bool
+
+    def tasks(self, look: Look, knows_occluders: bool) -> list[Task]:
+        identity = self.config.identity
+        queries = [(name, scene.queries) for name, scene in self.profile.scenes() if scene.queries]
+        floor = self.characters[0].genuine - identity.slack - 0.1 if self.characters else -1.0
+        if identity.threshold is not None:
+            floor = min(floor, identity.threshold)
+        categories = frozenset(SCENES[name] for name, _ in self.profile.scenes())
+        questions = Questions(
+            self.characters,
+            identity,
+            tuple((name, look.embed_texts(texts)) for name, texts in queries),
+            categories,
+            floor,
+            look.thresholds,
+            not knows_occluders and Attribute.OCCLUSION.value in categories,
+        )
+        return [
+            Task(film, index, piece, self.config.sampling, questions)
+            for film in self.films
+            for index, piece in enumerate(pieces(film, self.config.part_s))
+        ]
+
+    def judge(self, rows: list[Judged], look: Look) -> None:
+        """Decide what each candidate serves; may be called again as rows are added."""
+        thresholds = [
+            split(
+                [v for row in rows if row.looked.likeness for v in row.looked.likeness[index]],
+                character,
+                self.config.identity,
+            )
+            for index, character in enumerate(self.characters)
+        ]
+        genuine = self.characters[0].genuine if self.characters else 1.0
+        judge(rows, self.profile, thresholds, self.names, genuine, look.thresholds, self.config.judge)
+
+
+def _probe_all(films: Sequence[Path]) -> list[Film]:
+    """Each film once, though it be given twice. Raises UserError for none."""
+    if not films:
+        raise UserError("no film is given; name at least one")
+    found = {film.hash: film for film in reversed([probe(path) for path in films])}
+    return list(reversed(found.values()))
+
+
+def _characters(
+    profile: Profile, reference: Path | None, folder: Path, look: Look, config: IdentityConfig
+) -> tuple[tuple[str, ...], tuple[Character, ...]]:
+    """Names as the profile gives them and what the references show; ours first."""
+    named = profile.characters()
+    paths = {name: folder / name for name in named}
+    if reference is not None:
+        same = [name for name in named if paths[name].resolve() == reference.resolve() or name == reference.name]
+        ours = same[0] if same else ""
+        paths[ours] = reference
+        named = (ours, *(name for name in named if name != ours))
+    return named, tuple(load_character(paths[name], look, config) for name in named)
+
+
+def _settings(config: ExtractConfig, films: Sequence[Film], profile: Profile) -> ExtractConfig:
+    span = config.span_s
+    if span is None:
+        asked = sum(scene.target for _, scene in profile.scenes())
+        wanted = sum(film.duration_s for film in films) / (_SPANS_A_FRAME * asked)
+        span = round(min(max(wanted, _SPAN_S[0]), _SPAN_S[1]), 3)
+    return config.model_copy(update={"span_s": span, "sampling": config.sampling.model_copy(update={"span_s": span})})
+
+
+def _digest(value: object) -> str:
+    return content_hash(json.dumps(value, sort_keys=True, default=str).encode())
+
+
+def _key(task: Task, models: str) -> str:
+    asked = task.questions
+    digest = hashlib.sha256()
+    for character in asked.characters:
+        digest.update(character.embeddings.tobytes() + character.signatures.tobytes())
+    for name, texts in asked.texts:
+        digest.update(name.encode() + texts.tobytes())
+    rest = [
+        _VERSION, models, task.film.hash, task.piece, task.sampling.model_dump(), asked.identity.model_dump(),
+        sorted(asked.categories), asked.floor, asked.thresholds.model_dump(), asked.colours_hide,
+    ]  # fmt: skip
+    return _digest([digest.hexdigest(), rest])
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise UserError where the output folder holds something that no extraction made."""
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file; give --output-dir a folder")
+    known = {LINEAGE, TABLE, PAGE, FACTS}
+    if folder.is_dir() and not (folder / STATE).is_dir() and not (folder / TABLE).is_file():
+        other = [p.name for p in folder.iterdir() if not p.name.startswith(".") and p.name not in known]
+        if other:
+            raise UserError(
+                f"{folder}: holds {len(other)} files that no extraction made ({sorted(other)[0]}, …);"
+                " give --output-dir another folder"
+            )
+
+
+def _forget_others(state: Path, keys: Sequence[str]) -> None:
+    """Remove parts that were worked for other questions."""
+    if state.is_dir():
+        wanted = {key[:32] for key in keys}
+        for folder in state.iterdir():
+            if folder.name not in wanted:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_whole(folder: Path) -> bool:
+    return (
+        all((folder / line["file"]).is_file() for line in read_lineage(folder / LINEAGE))
+        and not (folder / STATE).exists()
+    )
+
+
+def _work(
+    tasks: Sequence[Task], keys: Sequence[str], state: Path, asking: _Asking, look: Look, runner: Runner, watch: Watch
+) -> _Gathered:
+    """Work through all parts that are not finished yet, and gather the rows of all."""
+    gathered = _Gathered()
+    folders = [state / key[:32] for key in keys]
+    known = [chunk.read(folder) for folder in folders]
+    left = [task for task, part in zip(tasks, known, strict=True) if part is None]
+    film = {f.hash: n for n, f in enumerate(asking.films)}
+    with closing(runner(left, watch.advance)) as running:
+        for number, task in enumerate(tasks):
+            part = known[number]
+            if part is None:
+                _, part, pictures = next(running)
+                chunk.save(folders[number], part, pictures)
+            else:
+                watch.advance(part.frames)
+            gathered.add(film[task.film.hash], part, folders[number])
+            _trim(gathered, asking)
+            asking.judge(gathered.rows, look)
+            counts = _able(gathered.rows, asking.profile)
+            watch.found(counts)
+            if asking.stop_when_met and all(able >= _STOP_AT * target for able, target in counts.values()):
+                break
+    return gathered
+
+
+def _able(rows: Sequence[Judged], profile: Profile) -> dict[str, tuple[int, int]]:
+    return {name: (sum(name in row.scores for row in rows), scene.target) for name, scene in profile.scenes()}
+
+
+def _trim(gathered: _Gathered, asking: _Asking) -> None:
+    """Let go of the least likely pictures, so that a long film does not fill the disk.
+
+    Depends on the parts so far alone, so a run that goes on lets go of the same ones.
+    """
+    kept: set[int] = set()
+    waiting = [n for n, row in enumerate(gathered.rows) if row.looked.picture is not None]
+    for name, scene in asking.profile.scenes():
+        mine = [n for n in waiting if _shows(gathered.rows[n], SCENES[name])]
+        mine.sort(key=lambda n: (-_promise(gathered.rows[n]), n))
+        kept.update(mine[: _KEPT * scene.target])
+    for n in waiting:
+        if n not in kept:
+            looked = gathered.rows[n].looked
+            assert looked.picture is not None
+            (gathered.folders[gathered.rows[n].part] / looked.picture).unlink(missing_ok=True)
+            looked.picture = None
+
+
+def _shows(row: Judged, category: str) -> bool:
+    return row.decision is not None and category in row.decision.categories
+
+
+def _promise(row: Judged) -> float:
+    main, decision = row.main, row.decision
+    if main is None or decision is None or decision.main is None:
+        return 0.0
+    like = row.looked.likeness[0][decision.main] if row.looked.likeness else 0.5
+    return like + 0.2 * main.confidence
+
+
+def _write(
+    folder: Path, asking: _Asking, gathered: _Gathered, chosen: Chosen, look: Look, key: str, caption: str
+) -> ExtractionResult:
+    """Write the dataset; the table comes last and marks it as finished."""
+    rows = gathered.rows
+    files = _names(rows, chosen, asking.films)
+    for line in read_lineage(folder / LINEAGE):
+        if line["file"] not in files.values():
+            (folder / line["file"]).unlink(missing_ok=True)
+            (folder / line["file"]).with_suffix(".txt").unlink(missing_ok=True)
+    facts = Facts(folder / FACTS)
+
+    def one(number: int) -> str:
+        row = rows[number]
+        assert row.looked.picture is not None and row.decision is not None
+        try:
+            packed = (gathered.folders[row.part] / row.looked.picture).read_bytes()
+        except OSError:
+            raise InternalError(f"{folder}: a kept frame has vanished; run again with --no-resume") from None
+        png = encode_png(chunk.unpack(packed))
+        path = folder / files[number]
+        write_bytes(path, png)
+        shown = with_shot(caption, row.decision.shot_type)
+        write_text(path.with_suffix(".txt"), with_context(shown, [a.value for a in row.decision.attributes]) + "\n")
+        return content_hash(png)
+
+    with ThreadPoolExecutor(4) as pool:
+        for number, content in zip(files, pool.map(one, files), strict=True):
+            detected = rows[number].looked.detected
+            assert detected is not None
+            facts.put((content, look.detector.hash, look.detector.config_hash), detected)
+    facts.save()
+    scenes = scene_results(rows, {name: scene.target for name, scene in asking.profile.scenes()}, chosen)
+    faults = Counter(row.looked.fault for row in rows if row.looked.fault is not None)
+    result = ExtractionResult(
+        key=key,
+        output_dir=str(folder),
+        films=tuple(str(film.path) for film in asking.films),
+        frames=gathered.frames,
+        shots=gathered.shots,
+        candidates=len(rows),
+        dropped={fault.value: faults[fault.value] for fault in Fault},
+        pictures=len(files),
+        scenes=scenes,
+        shortfalls=shortfalls(scenes),
+        notes=_notes(asking, gathered),
+    )
+    write_lineage(folder / LINEAGE, rows, asking.films, chosen, files)
+    write_text(folder / PAGE, page(folder, rows, asking.films, chosen, files, result))
+    write_table(folder / TABLE, rows, asking.films, chosen, files, result)
+    return result
+
+
+def _names(rows: Sequence[Judged], chosen: Chosen, films: Sequence[Film]) -> dict[int, str]:
+    """File names of the taken frames by row number, in order; films of one name are told apart by their hash."""
+    stems = Counter(film.path.stem for film in films)
+    names: dict[int, str] = {}
+    for number in sorted(chosen.scenes):
+        film = films[rows[number].film]
+        stem = film.path.stem if stems[film.path.stem] == 1 else f"{film.path.stem}-{film.hash[:8]}"
+        names[number] = f"{stem}_{round(rows[number].looked.time_s * 1000):09d}.png"
+    return names
+
+
+def _notes(asking: _Asking, gathered: _Gathered) -> tuple[str, ...]:
+    notes = [note for film in asking.films for note in film.notes]
+    notes += [note for character in asking.characters for note in character.notes]
+    if gathered.damaged:
+        notes.append(f"{gathered.damaged} frames could not be decoded and are left out")
+    if not asking.characters:
+        notes.append("no reference pictures were given, so whoever is the main character of a frame counts as ours")
+    return tuple(notes)

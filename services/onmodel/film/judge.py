@@ -1,0 +1,284 @@
+"""Which scenes each candidate serves, how well, and why not: decided over all films together."""
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from pydantic import Field
+
+from onmodel.core.config import Config
+from onmodel.core.vocabulary import Attribute, Box, Decision, Detections, Instance, ShotType
+from onmodel.detection.config import ShotConfig
+from onmodel.detection.rules import other_characters, shot_type
+from onmodel.film.chunk import Looked
+from onmodel.film.profile import SCENES, Profile, Scene
+
+_SHAKEN = tuple((dx, dy) for dx in (-0.05, 0.0, 0.05) for dy in (-0.05, 0.0, 0.05))
+
+
+class JudgeConfig(Config):
+    """How sure a decision must be, and what makes one frame better than another."""
+
+    neighbour_s: float = Field(default=1.5, gt=0)
+    """Frames of the same shot within this time should agree about a category."""
+    min_certainty: float = Field(default=0.5, ge=0, le=1)
+    """A category less certain than this is not believed: see `certainty`."""
+    other_share: float = Field(default=0.2, ge=0)
+    """Another character counts from this share of the area of ours: smaller is decoration."""
+    other_confidence: float = Field(default=0.45, ge=0, le=1)
+    """And from this confidence."""
+    identity_weight: float = Field(default=0.3, ge=0)
+    certainty_weight: float = Field(default=0.35, ge=0)
+    confidence_weight: float = Field(default=0.15, ge=0)
+    sharpness_weight: float = Field(default=0.2, ge=0)
+    text_weight: float = Field(default=0.15, ge=0)
+    """What the marks count in a frame's score; the text's only in scenes with keywords or scene types."""
+
+
+@dataclass(slots=True)
+class Judged:
+    """One candidate in all films' order."""
+
+    film: int
+    shot: int
+    """Counted through the film."""
+    part: int
+    looked: Looked
+    likeness: float | None = None
+    """Of the instance taken for our character."""
+    height_ratio: float = 0.0
+    """Our character's height over the frame's."""
+    scores: dict[str, float] = field(default_factory=dict[str, float])
+    """Scenes that the frame can serve, with how well: 0 to about 1."""
+    own: dict[str, float] | None = None
+    """Category -> how sure it is by this frame alone; of the frame's categories."""
+    certainties: dict[str, float] = field(default_factory=dict[str, float])
+    """The same with its neighbours heard; empty where our character is not seen."""
+    refusals: dict[str, str] = field(default_factory=dict[str, str])
+    """Scene -> why the frame cannot serve it."""
+    stranger: bool = False
+    """A character is there, but it is not ours."""
+
+    @property
+    def decision(self) -> Decision | None:
+        return None if self.looked.detected is None else self.looked.detected.decision
+
+    @property
+    def main(self) -> Instance | None:
+        """The instance taken for our character."""
+        found = self.looked.detected
+        if found is None or found.decision.main is None:
+            return None
+        return found.detections.instances[found.decision.main]
+
+
+def judge(
+    rows: list[Judged],
+    profile: Profile,
+    thresholds: Sequence[float],
+    names: Sequence[str],
+    genuine: float,
+    shots: ShotConfig,
+    config: JudgeConfig,
+) -> None:
+    """Fill in what each candidate serves, anew where rows were judged before fewer were known.
+
+    Args:
+        rows: all candidates, films and times in order; changed in place.
+        profile: what is asked for.
+        thresholds: likeness from which an instance is each character; ours first. Empty without references.
+        names: the characters' names as the profile gives them; ours first (its own name may be "").
+        genuine: likeness of our references to each other.
+        shots: thresholds of the detector.
+        config: certainty and marks.
+    """
+    text_scenes = [name for name, scene in profile.scenes() if scene.queries]
+    ranks = [_ranks(rows, index) for index in range(len(text_scenes))]
+    sharp = sorted(row.looked.sharpness for row in rows if row.looked.fault is None)
+    for row in rows:
+        _identify(row, thresholds)
+    for row in rows:
+        row.scores, row.refusals, row.certainties = {}, {}, {}
+        if row.main is not None and not row.stranger:
+            row.own = _alone(row, shots, config) if row.own is None else row.own
+            row.certainties = dict(row.own)
+    agreement = _agreement(rows, config)
+    for number, row in enumerate(rows):
+        if row.looked.fault is not None:
+            continue
+        for category, share in agreement[number].items():
+            row.certainties[category] = (row.certainties[category] + share) / 2
+        for name, scene in profile.scenes():
+            refusal = _refuse(row, name, scene, thresholds, names, config)
+            if refusal is not None:
+                row.refusals[name] = refusal
+                continue
+            score = _score(row, SCENES[name], genuine, thresholds, sharp, config)
+            if name in text_scenes:
+                score += config.text_weight * ranks[text_scenes.index(name)].get(number, 0.0)
+            row.scores[name] = round(score, 6)
+
+
+def _ranks(rows: Sequence[Judged], index: int) -> dict[int, float]:
+    """Row number -> rank of its text match, 0 (worst) to 1: cosines of texts and pictures say nothing by themselves."""
+    known = sorted((row.looked.texts[index], n) for n, row in enumerate(rows) if row.looked.texts)
+    return {n: place / max(1, len(known) - 1) for place, (_, n) in enumerate(known)}
+
+
+def _identify(row: Judged, thresholds: Sequence[float]) -> None:
+    main = row.main
+    if main is None or row.looked.detected is None:
+        return
+    row.height_ratio = main.box.height / row.looked.detected.detections.height
+    index = row.looked.detected.decision.main
+    if row.looked.likeness and index is not None and thresholds:
+        row.likeness = row.looked.likeness[0][index]
+        row.stranger = row.likeness < thresholds[0]
+
+
+def _alone(row: Judged, shots: ShotConfig, config: JudgeConfig) -> dict[str, float]:
+    """How sure each of the frame's categories is by itself."""
+    found, main = row.looked.detected, row.main
+    assert found is not None and main is not None
+    decision = found.decision
+    sure: dict[str, float] = {}
+    if decision.shot_type is not ShotType.UNCLASSIFIED:
+        sure[decision.shot_type.value] = certainty(found.detections, main, decision.shot_type, shots)
+    if Attribute.MULTI_CHARACTER in decision.attributes:
+        sure[Attribute.MULTI_CHARACTER.value] = max((i.confidence for i in others(row, shots, config)), default=0.0)
+    if Attribute.OCCLUSION in decision.attributes:
+        # What a detector knows as a thing in front is believed; colours alone are the surer the more they cover.
+        sure[Attribute.OCCLUSION.value] = min(1.0, 0.4 + 2 * row.looked.hidden) if row.looked.hidden else 0.8
+    if Attribute.COMPLEX_BACKGROUND in decision.attributes:
+        sure[Attribute.COMPLEX_BACKGROUND.value] = 0.8
+    return sure
+
+
+def certainty(detections: Detections, main: Instance, shot: ShotType, shots: ShotConfig) -> float:
+    """Share of slightly shifted boxes (by 5 % of their height at either end) that give the same shot type.
+
+    Detectors' boxes are about that uncertain, so a decision that such a shift changes is a guess. 0 to 1.
+    """
+    box = main.box
+    same = 0
+    for top, bottom in _SHAKEN:
+        moved = Box(box.x0, box.y0 + top * box.height, box.x1, box.y1 + bottom * box.height)
+        moved = moved.clip(detections.width, detections.height)
+        # A cut edge is known to be cut: the frame's edge does not move with the box.
+        moved = replace(moved, y1=box.y1) if box.y1 >= 0.98 * detections.height else moved
+        same += shot_type(detections, replace(main, box=moved), shots)[0] is shot
+    return same / len(_SHAKEN)
+
+
+def others(row: Judged, shots: ShotConfig, config: JudgeConfig) -> list[Instance]:
+    """The other characters that surely take part."""
+    found, main = row.looked.detected, row.main
+    assert found is not None and main is not None and found.decision.main is not None
+    instances = found.detections.instances
+    beside = [instances[index] for index in other_characters(found.detections, found.decision.main, shots)]
+    return [
+        other
+        for other in beside
+        if other.confidence >= config.other_confidence and other.box.area >= config.other_share * main.box.area
+    ]
+
+
+def _agreement(rows: Sequence[Judged], config: JudgeConfig) -> list[dict[str, float]]:
+    """Of each row, category -> share of its neighbours in the shot that are of it too; empty without neighbours."""
+    times = [(row.film, row.looked.time_s) for row in rows]
+    shares: list[dict[str, float]] = []
+    for number, row in enumerate(rows):
+        if not row.certainties:
+            shares.append({})
+            continue
+        low = bisect.bisect_left(times, (row.film, row.looked.time_s - config.neighbour_s))
+        high = bisect.bisect_right(times, (row.film, row.looked.time_s + config.neighbour_s))
+        beside = [rows[n] for n in range(low, high) if n != number and rows[n].shot == row.shot and rows[n].certainties]
+        shares.append(
+            {
+                category: sum(category in other.certainties for other in beside) / len(beside)
+                for category in row.certainties
+            }
+            if beside
+            else {}
+        )
+    return shares
+
+
+def _refuse(
+    row: Judged, name: str, scene: Scene, thresholds: Sequence[float], names: Sequence[str], config: JudgeConfig
+) -> str | None:
+    """Why a frame cannot serve a scene, in one clause; None = it can."""
+    category = SCENES[name]
+    decision = row.decision
+    if decision is None or row.main is None:
+        return "no character found"
+    if row.stranger:
+        return f"not our character (likeness {row.likeness:.2f}, ours from {thresholds[0]:.2f})"
+    if category not in decision.categories:
+        return _other_kind(decision, category)
+    sure = row.certainties.get(category, 0.0)
+    if sure < config.min_certainty:
+        return f"{category} is not certain ({sure:.2f} of {config.min_certainty:.2f})"
+    if row.height_ratio < scene.min_character_height_ratio:
+        least = scene.min_character_height_ratio
+        return f"the character fills {row.height_ratio:.0%} of the height (at least {least:.0%})"
+    missing = _missing(row, scene, thresholds, names)
+    if missing:
+        return f"{missing} not seen"
+    if row.looked.picture is None:
+        return "its picture was not kept"
+    return None
+
+
+def _other_kind(decision: Decision, category: str) -> str:
+    if category in {shot.value for shot in ShotType}:
+        return f"is {decision.shot_type.value} ({decision.reason})"
+    return {
+        "multi_character": "no other character beside ours",
+        "occlusion": "nothing in front of the character",
+        "complex_background": "the background is plain",
+    }[category]
+
+
+def _missing(row: Judged, scene: Scene, thresholds: Sequence[float], names: Sequence[str]) -> str:
+    """Names of required characters that are not there; empty where all are."""
+    found = row.looked.detected
+    assert found is not None
+    main = found.decision.main
+
+    def seen(name: str) -> bool:
+        index = names.index(name)
+        if index == 0:
+            return not row.stranger
+        values = row.looked.likeness[index]
+        return any(value >= thresholds[index] for n, value in enumerate(values) if n != main)
+
+    absent = [name for name in scene.required_characters if not seen(name)]
+    if absent:
+        return " and ".join(absent)
+    alternatives = scene.required_characters_alt
+    if alternatives and not any(seen(name) for name in alternatives):
+        return " or ".join(alternatives)
+    return ""
+
+
+def _score(
+    row: Judged, category: str, genuine: float, thresholds: Sequence[float], sharp: Sequence[float], config: JudgeConfig
+) -> float:
+    """How good a frame is for a category: identity, certainty, the detector's confidence, sharpness; 0 to 1."""
+    main = row.main
+    assert main is not None
+    identity = 1.0
+    if row.likeness is not None:
+        # From the threshold (0) to what the references score against each other (1).
+        identity = float(np.clip((row.likeness - thresholds[0]) / max(genuine - thresholds[0], 0.05), 0, 1))
+    rank = bisect.bisect_left(sharp, row.looked.sharpness) / max(1, len(sharp) - 1)
+    marks = (
+        (config.identity_weight, identity),
+        (config.certainty_weight, row.certainties.get(category, 0.0)),
+        (config.confidence_weight, main.confidence),
+        (config.sharpness_weight, min(1.0, rank)),
+    )
+    return sum(weight * mark for weight, mark in marks) / max(sum(weight for weight, _ in marks), 1e-9)

@@ -72,7 +72,8 @@ def test_captions_name_the_new_framing_and_keep_the_trigger_first(
             continue
         parts = segments(str(row["caption"]))
         assert parts[0] == "zibo"
-        assert parts[1] in PHRASES[shot]
+        assert parts[1] == "a teenage boy"
+        assert parts[2] in PHRASES[shot]
         others = {phrase for kind, phrases in PHRASES.items() if kind is not shot for phrase in phrases}
         assert not others & set(parts)
 

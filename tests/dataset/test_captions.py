@@ -12,13 +12,13 @@ from onmodel.dataset.captions import PHRASES, for_crop, segments, shuffled, with
 @pytest.mark.parametrize(
     ("caption", "shot", "expected"),
     [
-        ("zibo, a boy, full body, running", ShotType.CLOSE_UP, "zibo, close-up, a boy, running"),
+        ("zibo, a boy, full body, running", ShotType.CLOSE_UP, "zibo, a boy, close-up, running"),
         ("full body of zibo, plain background", ShotType.MEDIUM, "zibo, medium shot, plain background"),
-        ("zibo, a boy", ShotType.FULL_BODY, "zibo, full body, a boy"),
+        ("zibo, a boy", ShotType.FULL_BODY, "zibo, a boy, full body"),
         ("zibo", ShotType.FAR, "zibo, wide shot"),
         ("zibo in a close up shot, smiling", ShotType.CLOSE_UP, "zibo, close-up, smiling"),
         ("zibo, Close-Up portrait, upper body", ShotType.CLOSE_UP, "zibo, close-up"),
-        ("zibo, 1boy, cowboy shot", ShotType.MEDIUM, "zibo, medium shot, 1boy"),
+        ("zibo, 1boy, cowboy shot", ShotType.MEDIUM, "zibo, 1boy, medium shot"),
         ("zibo, full body", ShotType.UNCLASSIFIED, "zibo, full body"),
         ("", ShotType.CLOSE_UP, "close-up"),
     ],
@@ -51,6 +51,11 @@ def test_context_is_added_once() -> None:
     assert made == "zibo, close-up, with another character, partly hidden, detailed background"
     assert with_context(made, ["multi_character", "occlusion"]) == made
     assert with_context("zibo", []) == "zibo, plain background"
+
+
+def test_shuffling_keeps_the_subject_too() -> None:
+    made = shuffled("zibo, a teenage boy, close-up, " + ", ".join("abcdefgh"), np.random.default_rng(0))
+    assert segments(made)[:3] == ["zibo", "a teenage boy", "close-up"]
 
 
 def test_shuffling_keeps_trigger_and_shot() -> None:

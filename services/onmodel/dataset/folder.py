@@ -30,10 +30,13 @@ class Picture:
 
     path: Path
     caption: str = ""
+    """The first line of what is written about it."""
     repeats: int = 1
     """How many times an epoch shows it."""
     class_tokens: str | None = None
     """What the repeat folder's name says behind the number, e.g. "zibo boy"."""
+    variants: tuple[str, ...] = ()
+    """Further lines, each a caption of its own; sd-scripts draws one of all lines with `enable_wildcard`."""
 
     def bytes(self) -> bytes:
         """The file's bytes. Raises ImageError where it cannot be read."""
@@ -65,7 +68,7 @@ class Dataset:
         """SHA-256 over every picture's name, content, caption and repeats."""
         digest = hashlib.sha256()
         for picture in self.pictures:
-            row = [self.relative(picture), picture.hash, picture.caption, picture.repeats]
+            row = [self.relative(picture), picture.hash, picture.caption, picture.repeats, *picture.variants]
             digest.update(json.dumps(row).encode() + b"\n")
         return digest.hexdigest()
 
@@ -94,14 +97,17 @@ def load_dataset(path: Path) -> Dataset:
 def _read_folder(path: Path) -> list[Picture]:
     """Pictures of the folder itself and of its repeat folders; without either, of all plain subfolders."""
     files, folders = _list(path)
-    pictures = _pictures_of(path, files)
+    named = {picture.path: picture for picture in _pictures_of(path, files)}
     for folder in folders:
         repeats, tokens = repeats_of(folder.name)
         if repeats is None:
             continue
         inner, _ = _list(folder)
-        pictures += [replace(p, repeats=repeats, class_tokens=tokens) for p in _pictures_of(folder, inner)]
-    return pictures
+        for picture in _pictures_of(folder, inner):
+            # One that metadata.jsonl names too is the same picture; what is written beside it says more.
+            said = picture if picture.caption else named.get(picture.path, picture)
+            named[picture.path] = replace(said, repeats=repeats, class_tokens=tokens)
+    return list(named.values())
 
 
 def repeats_of(folder_name: str) -> tuple[int | None, str | None]:
@@ -122,12 +128,17 @@ def _pictures_of(path: Path, files: list[Path]) -> list[Picture]:
     images = [f for f in files if f.suffix.lower() in SUFFIXES]
     captions = {f.name: f for f in files if f.suffix.lower() in CAPTION_SUFFIXES}
     metadata = _read_metadata(path / METADATA) if (path / METADATA) in files else {}
-    pictures = [Picture(image, metadata.get(image.name, _caption_beside(image, captions))) for image in images]
+    pictures = [_captioned(image, metadata.get(image.name, _caption_beside(image, captions))) for image in images]
     # metadata.jsonl may name pictures in subfolders, as Hugging Face's image folders do.
     pictures += [
-        Picture(path / name, text) for name, text in metadata.items() if "/" in name and (path / name).is_file()
+        _captioned(path / name, text) for name, text in metadata.items() if "/" in name and (path / name).is_file()
     ]
     return pictures
+
+
+def _captioned(path: Path, text: str) -> Picture:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return Picture(path, lines[0] if lines else "", variants=tuple(lines[1:]))
 
 
 def _caption_beside(image: Path, captions: dict[str, Path]) -> str:
@@ -217,7 +228,11 @@ def _subset(options: dict[str, Any], source: Path) -> list[Picture]:
     found: list[Picture] = []
     for picture in _pictures_of(folder, files):
         beside = picture.path.with_suffix(suffix)
-        caption = (_read_text(beside) if beside.is_file() else picture.caption) or str(tokens or "")
-        caption = " ".join(part for part in (prefix, caption, ending) if part)
-        found.append(replace(picture, caption=caption, repeats=int(options.get("num_repeats", 1)), class_tokens=tokens))
+        said = _captioned(picture.path, _read_text(beside)) if beside.is_file() else picture
+        lines = [
+            " ".join(part for part in (prefix, line, ending) if part)
+            for line in (said.caption or picture.caption or str(tokens or ""), *said.variants)
+        ]
+        repeats = int(options.get("num_repeats", 1))
+        found.append(Picture(picture.path, lines[0], repeats, tokens, tuple(lines[1:])))
     return found

@@ -1,0 +1,84 @@
+"""Folders derived from datasets: where they may lie, how their files are named, and where each came from."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from onmodel.core.errors import UserError
+from onmodel.dataset.facts import FILE, Facts
+from onmodel.dataset.folder import Dataset, Picture
+
+LINEAGE = "lineage.jsonl"
+"""One JSON object a line for each picture of a derived set; its presence marks the folder as ours to replace."""
+
+
+def check_place(sources: Iterable[Path], output_dir: Path) -> None:
+    """Refuse an output folder in or around a source, or one that holds something else.
+
+    Raises:
+        UserError: says which and what to choose instead.
+    """
+    target = output_dir.resolve()
+    for source in (path.resolve() for path in sources):
+        if target == source or target in source.parents or source in target.parents:
+            raise UserError(
+                f"{output_dir}: lies in or around the dataset, which stays untouched; choose a folder beside it"
+            )
+    if output_dir.exists() and (
+        not output_dir.is_dir() or (any(output_dir.iterdir()) and not (output_dir / LINEAGE).is_file())
+    ):
+        raise UserError(f"{output_dir}: exists and is no derived set of ours; choose another --output-dir or remove it")
+
+
+def class_tokens(dataset: Dataset) -> str:
+    """The words behind the number in repeat folders' names: the dataset's own, or its folder's name."""
+    given = Counter(picture.class_tokens for picture in dataset.pictures if picture.class_tokens)
+    words = given.most_common(1)[0][0] if given else dataset.path.resolve().name
+    return re.sub(r"[^\w .-]+", " ", str(words)).strip() or "character"
+
+
+def folder_of(picture: Picture, tokens: str) -> str:
+    """The folder below a derived set where a picture keeps its repeats; "" is the set's own folder."""
+    if picture.repeats == 1 and picture.class_tokens is None:
+        return ""
+    return f"{picture.repeats}_{picture.class_tokens or tokens}"
+
+
+class Names:
+    """Stems that no other picture of a set has, over all its folders: files may be put together later."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+
+    def free(self, stem: str) -> str:
+        """`stem`, or with a number behind it where it is taken. Case does not tell two names apart."""
+        name, count = stem, 1
+        while name.lower() in self._used:
+            count += 1
+            name = f"{stem}_{count}"
+        self._used.add(name.lower())
+        return name
+
+
+def write_lineage(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Write `lineage.jsonl` into a folder that is being made."""
+    (folder / LINEAGE).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def carry_facts(source: Path, folder: Path, hashes: Iterable[str]) -> None:
+    """Copy what is known of pictures that a derived set holds unchanged, so that analysing it looks at none again.
+
+    Args:
+        source: folder of the dataset whose facts are read.
+        folder: the derived set being made.
+        hashes: content hashes of the unchanged pictures.
+    """
+    known, wanted = Facts.open(source), set(hashes)
+    kept = Facts(folder / FILE)
+    for key, outcome in known.items():
+        if key[0] in wanted:
+            kept.put(key, outcome)
+    kept.save()

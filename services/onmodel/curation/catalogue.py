@@ -61,7 +61,7 @@ class Catalogue:
     source: Path
     entries: tuple[Entry, ...]
     groups: tuple[str, ...]
-    """Names of the folders, outliers last."""
+    """Names of the folders, the largest first, outliers last."""
     nested: bool
     """Whether the groups are folders of their own rather than the source itself."""
     notes: tuple[str, ...] = ()
@@ -144,7 +144,7 @@ def load_catalogue(
 
 def _catalogue(source: Path, entries: list[Entry], nested: bool, notes: list[str]) -> Catalogue:
     sizes = Counter(entry.group for entry in entries)
-    groups = tuple(sorted(sizes, key=lambda name: (name == OUTLIERS, name)))
+    groups = tuple(sorted(sizes, key=lambda name: (name == OUTLIERS, -sizes[name], name)))
     place = {name: at for at, name in enumerate(groups)}
     ordered = tuple(sorted(entries, key=lambda entry: (place[entry.group], entry.file)))
     return Catalogue(source, ordered, groups, nested, tuple(notes), {entry.id: entry for entry in ordered})

@@ -38,7 +38,7 @@ class IdentityConfig(Config):
     """The found threshold lies at most this much below what the references score against each other."""
     two_characters_gap: float = Field(default=0.25, ge=0, le=2)
     """References that fall into two groups, less alike by this much than each group is within, are refused."""
-    hidden_share: float = Field(default=0.085, ge=0, le=1)
+    hidden_share: float = Field(default=0.07, ge=0, le=1)
     """Share of a character's middle in foreign colours from which something stands in front of it; used where the
     detector knows no class of such things."""
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from onmodel.core.config import Config
 from onmodel.core.vocabulary import Attribute, Box, Decision, Detections, Instance, ShotType
 from onmodel.detection.config import ShotConfig
-from onmodel.detection.rules import other_characters, shot_type
+from onmodel.detection.rules import cut_edges, other_characters, shot_type
 from onmodel.film.chunk import Looked
 from onmodel.film.profile import SCENES, Profile, Scene
 
@@ -22,7 +22,7 @@ class JudgeConfig(Config):
 
     neighbour_s: float = Field(default=1.5, gt=0)
     """Frames of the same shot within this time should agree about a category."""
-    min_certainty: float = Field(default=0.5, ge=0, le=1)
+    min_certainty: float = Field(default=0.55, ge=0, le=1)
     """A category less certain than this is not believed: see `certainty`."""
     other_share: float = Field(default=0.2, ge=0)
     """Another character counts from this share of the area of ours: smaller is decoration."""
@@ -32,6 +32,9 @@ class JudgeConfig(Config):
     certainty_weight: float = Field(default=0.35, ge=0)
     confidence_weight: float = Field(default=0.15, ge=0)
     sharpness_weight: float = Field(default=0.2, ge=0)
+    side_cut_discount: float = Field(default=0.5, ge=0, le=1)
+    """What remains of the certainty of a shot type where the character has no face and is cut below and at a side: then
+    its box is some part of it, whose shape says little."""
     text_weight: float = Field(default=0.15, ge=0)
     """What the marks count in a frame's score; the text's only in scenes with keywords or scene types."""
 
@@ -145,14 +148,21 @@ def _alone(row: Judged, shots: ShotConfig, config: JudgeConfig) -> dict[str, flo
     sure: dict[str, float] = {}
     if decision.shot_type is not ShotType.UNCLASSIFIED:
         sure[decision.shot_type.value] = certainty(found.detections, main, decision.shot_type, shots)
+        if main.face is None and _is_part(main.box, found.detections, shots):
+            sure[decision.shot_type.value] *= config.side_cut_discount
     if Attribute.MULTI_CHARACTER in decision.attributes:
         sure[Attribute.MULTI_CHARACTER.value] = max((i.confidence for i in others(row, shots, config)), default=0.0)
     if Attribute.OCCLUSION in decision.attributes:
         # What a detector knows as a thing in front is believed; colours alone are the surer the more they cover.
-        sure[Attribute.OCCLUSION.value] = min(1.0, 0.4 + 2 * row.looked.hidden) if row.looked.hidden else 0.8
+        sure[Attribute.OCCLUSION.value] = min(1.0, 0.2 + 2 * row.looked.hidden) if row.looked.hidden else 0.8
     if Attribute.COMPLEX_BACKGROUND in decision.attributes:
         sure[Attribute.COMPLEX_BACKGROUND.value] = 0.8
     return sure
+
+
+def _is_part(box: Box, detections: Detections, shots: ShotConfig) -> bool:
+    cut = cut_edges(box, detections.width, detections.height, shots.edge_margin, shots.top_margin)
+    return "bottom" in cut and bool(cut & {"left", "right"})
 
 
 def certainty(detections: Detections, main: Instance, shot: ShotType, shots: ShotConfig) -> float:

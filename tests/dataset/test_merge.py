@@ -25,6 +25,7 @@ from onmodel.dataset.labels import Label, read_labels, write_labels
 from onmodel.dataset.merge import MergeConfig, merge
 from onmodel.dataset.merged import MergeReport
 from onmodel.dataset.programme import ProgrammeConfig
+from onmodel.dataset.recaption import CaptionConfig, write_captions
 from onmodel.dataset.recommended import load_recommended
 from onmodel.toybox.character import HELD_OUT
 from onmodel.toybox.dataset import Shares, make_dataset, read_truth
@@ -340,3 +341,28 @@ def test_interrupting_leaves_nothing(sets: Sets, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         merge(sets.load(), sets.analyses(), MIX, tmp_path / "new" / "out", advance=stop)
     assert not (tmp_path / "new").exists()
+
+
+def test_corrections_and_the_film_survive_new_captions(sets: Sets, tmp_path: Path) -> None:
+    """`caption` between `curate` and `merge` loses nothing that a person or a film said."""
+    (analysis,) = sets.analyses([load_dataset(sets.trial)])
+    row = analysis.rows[0]
+    write_labels(sets.trial, [Label(file=row.file, hash=str(row.hash), shot_type=ShotType.FAR)])
+    line = {
+        "file": row.file,
+        "film_hash": "f" * 64,
+        "shot": 3,
+        "identity": 0.7,
+        "operation": "crop",
+        "source_hash": "e",
+    }
+    (sets.trial / "lineage.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    dataset = load_dataset(sets.trial)
+    rows = {row.file: row for row in sets.analyses([dataset])[0].rows}
+    write_captions(dataset, rows, tmp_path / "captioned", CaptionConfig())
+    captioned = load_dataset(tmp_path / "captioned")
+    report = merge([captioned], sets.analyses([captioned]), Composition.model_validate({"far": 1}), tmp_path / "out")
+    assert report.pictures == 1
+    (made,) = lines(tmp_path / "out" / "lineage.jsonl")
+    assert (made["film_hash"], made["shot"], made["identity"]) == ("f" * 64, 3, 0.7)
+    assert made["made"]["source_hash"] == "e"

@@ -68,7 +68,7 @@ def test_kin_by_look_stay_near_to_one_of_them(prints: list[int]) -> None:
 def test_kin_by_shot_and_by_original() -> None:
     shot = {"film_hash": "f", "shot": 4}
     crop = {"operation": "crop", "source_hash": f"{1:064x}"}
-    merged_crop = {"operation": "copy", "source_hash": f"{4:064x}", "made": crop}
+    merged_crop = {"operation": "caption", "source_hash": f"{4:064x}", "made": crop}
     drawn = {"operation": "crop", "source_hash": f"{5:064x}"}
     entries = [
         entry(1, before=shot), entry(2, before=shot), entry(3, before=crop), entry(4, before=merged_crop),
@@ -96,15 +96,16 @@ def test_quality_is_relative_to_the_shot_type_and_the_set() -> None:
     assert all(0 <= value <= 1 for value in qualities(entries, looks, 512))
 
 
-def test_of_exact_copies_a_labelled_one_stands_for_all_and_learns_from_the_others() -> None:
+def test_of_exact_copies_the_first_stands_for_all_and_learns_from_the_others() -> None:
     plain, liked = entry(1), entry(1, identity=0.8, before={"film_hash": "f", "shot": 2})
     label = Label(file="1.png", hash=plain.hash, shot_type=ShotType.FAR)
-    said = Entry(SET, Picture(Path("b/1.png")), plain.row, label, {}, None, 2)
-    kept, dropped = exact([plain, liked, said])
-    (one,) = kept
-    assert one.picture.path == Path("b/1.png")
-    assert (one.picture.caption, one.identity, one.shot) == ("said", 0.8, ("f", "2"))
-    assert [each.entry for each in dropped] == [plain, liked]
+    row = plain.row.model_copy(update={"shot_type": ShotType.FAR})
+    said = Entry(SET, Picture(Path("b/1.png"), "another caption"), row, label, {}, None, 2)
+    (one,), dropped = exact([plain, liked, said])
+    assert one.picture == plain.picture
+    assert (one.identity, one.shot) == (0.8, ("f", "2"))
+    assert (one.label, one.row.shot_type) == (label, ShotType.FAR)
+    assert [each.entry for each in dropped] == [liked, said]
     assert {each.why for each in dropped} == {"the same file"}
 
 

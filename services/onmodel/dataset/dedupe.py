@@ -25,32 +25,34 @@ class Duplicate:
 
 
 def exact(entries: Sequence[Entry]) -> tuple[list[Entry], list[Duplicate]]:
-    """One entry for each content. What only a copy knows (caption, likeness, shot of the film) is not lost.
-
-    Of several copies the one that a person labelled stands for all, else the first in the order of the datasets.
-    """
+    """One entry for each content: that of the first set that has it, with all that is known of any of its copies."""
     copies: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         copies[entry.hash].append(entry)
     kept: list[Entry] = []
     dropped: list[Duplicate] = []
-    for members in copies.values():
-        first = min(members, key=lambda entry: entry.label is None)
-        others = [entry for entry in members if entry is not first]
-        best = _informed(first, others)
-        kept.append(best)
-        dropped += [Duplicate(entry, best, None) for entry in others]
+    for first, *others in copies.values():
+        kept.append(_informed(first, others))
+        dropped += [Duplicate(entry, kept[-1], None) for entry in others]
     return kept, dropped
 
 
 def _informed(entry: Entry, others: Sequence[Entry]) -> Entry:
-    """`entry` with what is known only of its copies."""
-    told = next((one for one in (entry, *others) if one.shot is not None), entry)
-    written = next((one for one in (entry, *others) if one.picture.caption), entry)
-    like = next((one for one in (entry, *others) if one.identity is not None), entry)
-    picture = replace(entry.picture, caption=written.picture.caption, variants=written.picture.variants)
+    """`entry` with what is known of its copies: each thing from the first that has it, its own before others."""
+    copies = (entry, *others)
+    said = next((one for one in copies if one.label is not None), entry)
+    told = next((one for one in copies if one.shot is not None), entry)
+    written = next((one for one in copies if one.picture.caption), entry)
+    like = next((one for one in copies if one.identity is not None), entry)
+    decided = {key: getattr(said.row, key) for key in ("shot_type", "attributes", "reason")}
     return replace(
-        entry, picture=picture, before={**told.before, **entry.before}, identity=like.identity, scale=like.scale
+        entry,
+        picture=replace(entry.picture, caption=written.picture.caption, variants=written.picture.variants),
+        row=entry.row.model_copy(update=decided),
+        label=said.label,
+        before={**told.before, **entry.before},
+        identity=like.identity,
+        scale=like.scale,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from onmodel.core.errors import UserError
 from onmodel.dataset.facts import FILE, Facts
 from onmodel.dataset.folder import Dataset, Picture
+from onmodel.dataset.labels import read_labels, write_labels
 
 LINEAGE = "lineage.jsonl"
 """One JSON object a line for each picture of a derived set; its presence marks the folder as ours to replace."""
@@ -66,6 +67,49 @@ class Names:
 def write_lineage(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Write `lineage.jsonl` into a folder that is being made."""
     (folder / LINEAGE).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def read_lineage(folder: Path) -> dict[str, dict[str, Any]]:
+    """File -> its line of `lineage.jsonl`. It is told on where it can be read; a damaged file is as good as none."""
+    try:
+        # Not splitlines: it also splits at characters that a name may hold.
+        lines = (folder / LINEAGE).read_text(encoding="utf-8").split("\n")
+        rows: list[Any] = [json.loads(line) for line in lines if line.strip()]
+    except (OSError, ValueError):
+        return {}
+    return {str(row["file"]): row for row in rows if isinstance(row, dict) and "file" in row}
+
+
+def inherited(before: Mapping[str, Any]) -> dict[str, Any]:
+    """What a source set's line still says of a picture that is taken over unchanged: film, time, shot, likeness, ….
+
+    How it was made (from which picture, by what) moves to `made` where the picture is no original.
+    """
+    rest = dict(before)
+    made = {key: rest.pop(key, None) for key in ("operation", "source", "source_hash", "box")}
+    if made["operation"] not in (None, "copy", "caption"):
+        rest["made"] = made
+    return rest
+
+
+def carry_labels(source: Path, folder: Path, files: Mapping[str, str]) -> None:
+    """Copy what a person said of pictures that a derived set holds unchanged.
+
+    Args:
+        source: folder of the dataset whose labels are read.
+        folder: the derived set being made.
+        files: content hash -> path below the derived set.
+
+    Raises:
+        UserError: the labels are damaged.
+    """
+    labels = [
+        label.model_copy(update={"file": files[content]})
+        for content, label in read_labels(source).items()
+        if content in files
+    ]
+    if labels:
+        write_labels(folder, labels)
 
 
 def carry_facts(source: Path, folder: Path, hashes: Iterable[str]) -> None:

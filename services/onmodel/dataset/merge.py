@@ -19,7 +19,7 @@ from onmodel.dataset import dedupe, merged, sdscripts
 from onmodel.dataset.analysis import Analysis
 from onmodel.dataset.balance import Group, choose_repeats, effective_shares
 from onmodel.dataset.composition import NAMES, Composition
-from onmodel.dataset.derived import Names, check_place, class_tokens, write_lineage
+from onmodel.dataset.derived import Names, check_place, class_tokens, inherited, write_lineage
 from onmodel.dataset.facts import FILE, Facts
 from onmodel.dataset.folder import Dataset
 from onmodel.dataset.labels import Label, write_labels
@@ -83,8 +83,7 @@ def merge(
     """Choose pictures for a composition and write them as one set.
 
     Args:
-        datasets: sets to take from, none twice; not touched. Of exact copies that of the first set is taken, unless
-            a person labelled another one.
+        datasets: sets to take from, none twice; not touched. Of exact copies that of the first set is taken.
         analyses: of each, as `analyze` made it, corrections included.
         composition: what is wanted.
         output_dir: made whole or not at all; an earlier merged set there is replaced.
@@ -344,12 +343,8 @@ def _unchanged(entry: Entry) -> bytes:
 
 def _lineage(entry: Entry, file: str, repeats: int, quality: float) -> dict[str, Any]:
     """Where a picture came from: what its own set knew (film, time, shot), and how it was made if it is no original."""
-    before = dict(entry.before)
-    made = {key: before.pop(key, None) for key in ("operation", "source", "source_hash", "box")}
-    if made["operation"] not in (None, "copy"):
-        before["made"] = made
     return {
-        **before,
+        **inherited(entry.before),
         "file": file,
         "hash": entry.hash,
         "dataset": str(entry.dataset.path),

@@ -1,6 +1,5 @@
 """All pictures of several datasets as one pool: what is known of each, how good it is, and which are akin."""
 
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -20,10 +19,10 @@ from onmodel.core.images import RGB, decode
 from onmodel.core.likeness import fingerprint, sharpness
 from onmodel.core.vocabulary import Box, ShotType
 from onmodel.dataset.analysis import Analysis, Row
+from onmodel.dataset.derived import read_lineage
 from onmodel.dataset.folder import Dataset, Picture
 from onmodel.dataset.labels import Label, read_labels
 
-LINEAGE = "lineage.jsonl"
 CLUSTERS = "clusters.parquet"
 AKIN_BITS = 14
 """Pictures whose fingerprints differ in no more bits are akin, where nothing better is known: the same framing of the
@@ -79,7 +78,7 @@ class Entry:
     @property
     def root(self) -> str:
         """Content hash of the original that the picture was made from; its own where it is one."""
-        made = self.before if self.before.get("operation") not in (None, "copy") else self.before.get("made", {})
+        made = self.before.get("made", self.before)
         return str(made.get("source_hash") or self.hash)
 
     @property
@@ -119,16 +118,6 @@ class Pool:
             identity = float(known) if isinstance(known, int | float) else None
             label = labels.get(row.hash)
             self.entries.append(Entry(dataset, pictures[row.file], row, label, before, identity, number))
-
-
-def read_lineage(folder: Path) -> dict[str, dict[str, Any]]:
-    """File -> its line of `lineage.jsonl`. It is told on where it can be read; a damaged one is as good as none."""
-    try:
-        lines = (folder / LINEAGE).read_text(encoding="utf-8").split("\n")
-        rows: list[Any] = [json.loads(line) for line in lines if line.strip()]
-    except (OSError, ValueError):
-        return {}
-    return {str(row["file"]): row for row in rows if isinstance(row, dict) and "file" in row}
 
 
 def _likeness(folder: Path) -> dict[str, float]:

@@ -28,7 +28,17 @@ from onmodel.dataset.captions import (
     unique,
     without_shots,
 )
-from onmodel.dataset.derived import Names, carry_facts, check_place, class_tokens, folder_of, write_lineage
+from onmodel.dataset.derived import (
+    Names,
+    carry_facts,
+    carry_labels,
+    check_place,
+    class_tokens,
+    folder_of,
+    inherited,
+    read_lineage,
+    write_lineage,
+)
 from onmodel.dataset.folder import Dataset, Picture
 from onmodel.dataset.mend import Expected, mend
 
@@ -177,6 +187,7 @@ def write_captions(
     expected, usual = _expected(dataset, config)
     described = {} if describe is None else _described(dataset, rows, expected, config, describe)
     tokens, names = class_tokens(dataset), Names()
+    before = read_lineage(dataset.path)
     lineage: list[dict[str, Any]] = []
     left: list[Finding] = []
     with folder_aside(output_dir) as aside:
@@ -193,12 +204,14 @@ def write_captions(
             _copy(picture.path, target)
             target.with_suffix(".txt").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
             found = [each for each in result.findings if each.file == name]
-            lineage.append(_lineage(target.relative_to(aside), picture, name, row, lines, found))
+            line = _lineage(target.relative_to(aside), picture, name, row, lines, found)
+            lineage.append({**inherited(before.get(name, {})), **line})
             advance(1)
         if not lineage:
             raise UserError(f"{dataset.path}: none of its {len(dataset.pictures)} pictures can be read")
         write_lineage(aside, lineage)
         carry_facts(dataset.path, aside, (str(line["hash"]) for line in lineage))
+        carry_labels(dataset.path, aside, {str(line["hash"]): str(line["file"]) for line in lineage})
     changed = sum(line["caption"] != line["caption_before"] for line in lineage)
     return CaptionResult(
         result.pictures, result.unreadable, result.trigger, result.findings, output_dir, changed, tuple(left),

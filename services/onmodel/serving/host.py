@@ -234,13 +234,5 @@ def _deploy_error(names: list[str]) -> OnModelError | None:
     return None
 
 
-def private_folder() -> Path:
-    """A new folder for Ray's session. Its sockets' paths must stay below 107 characters."""
-    import tempfile
-
-    base = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="onmodel-", dir=base if len(base) < 30 else "/tmp"))
-
-
 if __name__ == "__main__":
     main()

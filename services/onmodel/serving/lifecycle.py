@@ -13,8 +13,7 @@ from onmodel.detection.config import DetectorConfig
 from onmodel.scoring.client import ScoringClient
 from onmodel.scoring.config import ScorerConfig
 from onmodel.serving.config import APP_NAMES, StartOptions
-from onmodel.serving.host import private_folder
-from onmodel.serving.private_ray import free_port
+from onmodel.serving.private_ray import free_port, private_folder
 from onmodel.serving.process import HostProcess, stop_tree
 from onmodel.serving.serve_config import check_serve_config
 from onmodel.serving.state import Running, forget, log_folder, recall, remember

@@ -13,8 +13,7 @@ from onmodel.detection.config import DetectorConfig
 from onmodel.scoring.client import ScoringClient
 from onmodel.scoring.config import ScorerConfig
 from onmodel.serving.config import AppName, LocalApp, StartOptions
-from onmodel.serving.host import private_folder
-from onmodel.serving.private_ray import free_port
+from onmodel.serving.private_ray import free_port, private_folder
 from onmodel.serving.process import HostProcess
 from onmodel.serving.state import log_folder
 

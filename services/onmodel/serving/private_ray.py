@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Generator
@@ -97,6 +98,12 @@ def _lay_out_ports(session: Path, port: int, started: threading.Event) -> None:
                 (found.parent / f"{name}_{node_id}").write_text(str(value))
             return
         time.sleep(0.02)
+
+
+def private_folder() -> Path:
+    """A new folder for Ray's session. Its sockets' paths must stay below 107 characters."""
+    base = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix="onmodel-", dir=base if len(base) < 30 else "/tmp"))
 
 
 def free_port() -> int:

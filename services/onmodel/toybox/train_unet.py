@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, distributed, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from onmodel.core.vocabulary import ShotType
 from onmodel.toybox import tokens, training_set
 from onmodel.toybox.models import MODELS
 from onmodel.toybox.schedule import Average, write_whole
@@ -48,6 +50,8 @@ class UnetConfig:
     snr_gamma: float = 5.0
     caption_dropout: float = 0.1
     average: float = 0.9995
+    far_weight: float = 2.0
+    """How often far pictures are drawn, against others: their figures are few latents large and learned last."""
     seed: int = 17
 
 
@@ -85,6 +89,9 @@ def build_scheduler() -> DDIMScheduler:
 class Latents:
     """What the UNet is trained on: latent means and deviations (n, 4, 16, 16), scaled; token ids (n, wordings, 48)."""
 
+    far: npt.NDArray[np.bool_]
+    """(n,) pictures of that shot type."""
+
     mean: Tensor
     std: Tensor
     text: Tensor
@@ -93,7 +100,7 @@ class Latents:
 
 def load(set_folder: Path, work: Path, tokenizer: CLIPTokenizer, scaling: float) -> Latents:
     """Read cached latents and tokenise every wording of every picture."""
-    captions = training_set.read_captions(set_folder)
+    captions, shots = training_set.read_captions(set_folder)
     flat: Any = tokenizer(
         [c for wordings in captions for c in wordings], padding="max_length", truncation=True, return_tensors="pt"
     )  # fmt: skip
@@ -101,7 +108,8 @@ def load(set_folder: Path, work: Path, tokenizer: CLIPTokenizer, scaling: float)
     with np.load(work / "latents.npz") as file:
         mean, std = (torch.from_numpy(file[k]).float() * scaling for k in ("mean", "std"))
     text = flat.input_ids.view(len(captions), -1, tokens.MAX_TOKENS)
-    return Latents(mean, std, text[: len(mean)], empty.input_ids[0])
+    far = np.array([shot is ShotType.FAR for shot in shots[: len(mean)]])
+    return Latents(far, mean, std, text[: len(mean)], empty.input_ids[0])
 
 
 class _Both(nn.Module):
@@ -115,7 +123,8 @@ class _Both(nn.Module):
 
 def step_loss(both: _Both, data: Latents, config: UnetConfig, alphas: Tensor, rng: np.random.Generator) -> Tensor:
     """Weighted noise-prediction error of one random batch."""
-    chosen = torch.from_numpy(rng.integers(len(data.mean), size=config.batch))
+    reach = np.cumsum(np.where(data.far, config.far_weight, 1.0))
+    chosen = torch.from_numpy(np.searchsorted(reach, rng.random(config.batch) * reach[-1], side="right"))
     latents = data.mean[chosen] + data.std[chosen] * torch.randn(config.batch, *data.mean.shape[1:])
     wording = torch.from_numpy(rng.integers(data.text.shape[1], size=config.batch))
     ids = data.text[chosen, wording].clone()

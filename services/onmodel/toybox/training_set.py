@@ -109,13 +109,16 @@ def read(folder: Path, side: int | None = None) -> TrainingSet:
     )
 
 
-def read_captions(folder: Path) -> tuple[tuple[str, ...], ...]:
-    """The wordings of every picture, without reading the pictures."""
+def read_captions(folder: Path) -> tuple[tuple[tuple[str, ...], ...], tuple[ShotType, ...]]:
+    """The wordings and the shot type of every picture, without reading the pictures."""
     wordings: list[tuple[str, ...]] = []
+    shots: list[ShotType] = []
     for path in sorted(folder.glob("shard_??????.npz")):
         with np.load(path) as shard:
-            wordings.extend(tuple(row["captions"]) for row in json.loads(str(shard["rows"])))
-    return tuple(wordings)
+            rows = json.loads(str(shard["rows"]))
+        wordings.extend(tuple(row["captions"]) for row in rows)
+        shots.extend(ShotType(row["shot_type"]) for row in rows)
+    return tuple(wordings), tuple(shots)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
 """The thin Ray Train adapter: workers, devices and the driver's start and stop. All else is in `worker`."""
 
 import contextlib
-import importlib
 import logging
 import os
 import shutil
-import tempfile
 import threading
-import time
 from collections.abc import Generator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -22,6 +20,7 @@ from ray.train import RunConfig, ScalingConfig, TrainingFailedError, WorkerGroup
 from torch import Tensor
 
 from onmodel.core.errors import InternalError, OnModelError, ResourceError
+from onmodel.serving.private_ray import private_folder, start_private_ray
 from onmodel.training.job import Job, threads_per_worker
 
 if TYPE_CHECKING:
@@ -36,14 +35,11 @@ _LOCAL_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # Workers import torch and diffusers as they start; on a busy machine that can pass Ray's 60 s.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
-    # A raylet ends itself when its helper processes are slower to come up than this; Ray's own limit is 30 s.
-    "RAY_agent_register_timeout_ms": "180000",
-    # Ray gives its workers the lowest priority; here they do what the user waits for.
-    "RAY_worker_niceness": "0",
 }
 
 
-NODE_START_S = 180.0
+OBJECT_STORE_BYTES = 256 * 2**20
+"""Workers read pictures and caches from disk; what passes through Ray is metrics."""
 
 
 class _Group:
@@ -95,19 +91,13 @@ def cluster() -> Generator[None, None, None]:
     if ray.is_initialized():
         yield
         return
-    folder = tempfile.mkdtemp(prefix="onmodel-", dir=_short_temp())
+    folder = str(private_folder())
     try:
         _start(folder)
         yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _short_temp() -> str:
-    """A folder for temporary files: the paths of Ray's sockets in it must stay below 107 characters."""
-    base = tempfile.gettempdir()
-    return base if len(base) < 30 else "/tmp"
 
 
 def _start(folder: str) -> None:
@@ -117,42 +107,10 @@ def _start(folder: str) -> None:
             return
         for name, value in _LOCAL_SETTINGS.items():
             os.environ.setdefault(name, value)
-        with _patience():
-            # Loopback: Ray's own ports run arbitrary code for whoever reaches them.
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=folder,
-            )
+        start_private_ray(Path(folder), num_cpus=os.cpu_count() or 1, object_store_bytes=OBJECT_STORE_BYTES)
     except Exception as error:  # Ray raises bare exceptions here
         reason = str(error).strip().split("\n")[0]
         raise ResourceError(f"Ray cannot be started ({reason}); close other programs, or check RAY_ADDRESS") from None
-
-
-@contextlib.contextmanager
-def _patience() -> Generator[None, None, None]:
-    """Give a local node `NODE_START_S` to come up: Ray's own 30 s are fixed, and too few on a busy machine."""
-    services: Any = importlib.import_module("ray._private.services")
-    original = services.get_node
-
-    def get_node(*arguments: Any) -> Any:
-        deadline = time.monotonic() + NODE_START_S
-        while True:
-            try:
-                return original(*arguments)
-            except RuntimeError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
-
-    services.get_node = get_node
-    try:
-        yield
-    finally:
-        services.get_node = original
 
 
 def check_resources(num_workers: int) -> bool:

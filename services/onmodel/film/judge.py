@@ -1,7 +1,7 @@
 """Which scenes each candidate serves, how well, and why not: decided over all films together."""
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -22,6 +22,8 @@ class JudgeConfig(Config):
 
     neighbour_s: float = Field(default=1.5, gt=0)
     """Frames of the same shot within this time should agree about a category."""
+    same_box: float = Field(default=0.6, ge=0, le=1)
+    """A box of a neighbour is the same character where this share of the smaller one lies in the other."""
     min_certainty: float = Field(default=0.55, ge=0, le=1)
     """A category less certain than this is not believed: see `certainty`."""
     other_share: float = Field(default=0.2, ge=0)
@@ -49,7 +51,7 @@ class Judged:
     part: int
     looked: Looked
     likeness: float | None = None
-    """Of the instance taken for our character."""
+    """Of the instance taken for our character, its neighbours in the shot heard."""
     height_ratio: float = 0.0
     """Our character's height over the frame's."""
     scores: dict[str, float] = field(default_factory=dict[str, float])
@@ -100,9 +102,13 @@ def judge(
     ranks = [_ranks(rows, index) for index in range(len(text_scenes))]
     sharp = sorted(row.looked.sharpness for row in rows if row.looked.fault is None)
     for row in rows:
-        _identify(row, thresholds)
+        row.likeness = _own_likeness(row) if thresholds else None
+    if thresholds:
+        _identify(rows, thresholds[0], config)
     for row in rows:
         row.scores, row.refusals, row.certainties = {}, {}, {}
+        if row.main is not None and row.looked.detected is not None:
+            row.height_ratio = row.main.box.height / row.looked.detected.detections.height
         if row.main is not None and not row.stranger:
             row.own = _alone(row, shots, config) if row.own is None else row.own
             row.certainties = dict(row.own)
@@ -110,7 +116,7 @@ def judge(
     for number, row in enumerate(rows):
         if row.looked.fault is not None:
             continue
-        for category, share in agreement[number].items():
+        for category, share in agreement.get(number, {}).items():
             row.certainties[category] = (row.certainties[category] + share) / 2
         for name, scene in profile.scenes():
             refusal = _refuse(row, name, scene, thresholds, names, config)
@@ -129,15 +135,47 @@ def _ranks(rows: Sequence[Judged], index: int) -> dict[int, float]:
     return {n: place / max(1, len(known) - 1) for place, (_, n) in enumerate(known)}
 
 
-def _identify(row: Judged, thresholds: Sequence[float]) -> None:
+def _own_likeness(row: Judged) -> float | None:
     main = row.main
-    if main is None or row.looked.detected is None:
-        return
-    row.height_ratio = main.box.height / row.looked.detected.detections.height
-    index = row.looked.detected.decision.main
-    if row.looked.likeness and index is not None and thresholds:
-        row.likeness = row.looked.likeness[0][index]
-        row.stranger = row.likeness < thresholds[0]
+    if main is None or row.looked.detected is None or row.looked.detected.decision.main is None:
+        return None
+    return row.looked.likeness[0][row.looked.detected.decision.main] if row.looked.likeness else None
+
+
+def _identify(rows: Sequence[Judged], threshold: float, config: JudgeConfig) -> None:
+    """Decide who is ours by the median likeness of a character over its neighbours in the shot.
+
+    One frame may be wrong: half hidden the character is less like itself, and a stranger in odd light more like it.
+    """
+    alone = [row.likeness for row in rows]
+    for number, beside in _neighbours(rows, config):
+        row = rows[number]
+        main = row.main
+        if main is None or alone[number] is None:
+            continue
+        values = [v for n in beside if (v := alone[n]) is not None and _same(main.box, rows[n].main, config)]
+        row.likeness = float(np.median([alone[number], *values]))
+        row.stranger = row.likeness < threshold
+
+
+def _same(box: Box, other: Instance | None, config: JudgeConfig) -> bool:
+    if other is None:
+        return False
+    return box.intersection(other.box) >= config.same_box * max(1.0, min(box.area, other.box.area))
+
+
+def _neighbours(rows: Sequence[Judged], config: JudgeConfig) -> Iterator[tuple[int, list[int]]]:
+    """Each looked-at row's number with those of the looked-at rows near it in its shot."""
+    times = [(row.film, row.looked.time_s) for row in rows]
+    for number, row in enumerate(rows):
+        if row.main is None:
+            continue
+        low = bisect.bisect_left(times, (row.film, row.looked.time_s - config.neighbour_s))
+        high = bisect.bisect_right(times, (row.film, row.looked.time_s + config.neighbour_s))
+        yield (
+            number,
+            [n for n in range(low, high) if n != number and rows[n].shot == row.shot and rows[n].main is not None],
+        )
 
 
 def _alone(row: Judged, shots: ShotConfig, config: JudgeConfig) -> dict[str, float]:
@@ -194,25 +232,13 @@ def others(row: Judged, shots: ShotConfig, config: JudgeConfig) -> list[Instance
     ]
 
 
-def _agreement(rows: Sequence[Judged], config: JudgeConfig) -> list[dict[str, float]]:
-    """Of each row, category -> share of its neighbours in the shot that are of it too; empty without neighbours."""
-    times = [(row.film, row.looked.time_s) for row in rows]
-    shares: list[dict[str, float]] = []
-    for number, row in enumerate(rows):
-        if not row.certainties:
-            shares.append({})
-            continue
-        low = bisect.bisect_left(times, (row.film, row.looked.time_s - config.neighbour_s))
-        high = bisect.bisect_right(times, (row.film, row.looked.time_s + config.neighbour_s))
-        beside = [rows[n] for n in range(low, high) if n != number and rows[n].shot == row.shot and rows[n].certainties]
-        shares.append(
-            {
-                category: sum(category in other.certainties for other in beside) / len(beside)
-                for category in row.certainties
-            }
-            if beside
-            else {}
-        )
+def _agreement(rows: Sequence[Judged], config: JudgeConfig) -> dict[int, dict[str, float]]:
+    """Row number -> category -> share of its neighbours in the shot that are of it too; nothing without neighbours."""
+    shares: dict[int, dict[str, float]] = {}
+    for number, near in _neighbours(rows, config):
+        beside = [rows[n].certainties for n in near if rows[n].certainties]
+        if beside:
+            shares[number] = {c: sum(c in o for o in beside) / len(beside) for c in rows[number].certainties}
     return shares
 
 

@@ -56,6 +56,8 @@ _VERSION = 1
 _SPANS_A_FRAME = 8
 """Spans that are considered for each frame asked for, where no span is set."""
 _SPAN_S = (0.2, 1.0)
+_DOUBT = 0.3
+"""A picture is kept though its likeness is this much below the least threshold: its neighbours may speak for it."""
 _STOP_AT = 3
 """`stop_when_met`: each scene has this many times as many candidates as it asks for."""
 _KEPT = 8
@@ -197,7 +199,7 @@ class _Asking:
     def tasks(self, look: Look, knows_occluders: bool) -> list[Task]:
         identity = self.config.identity
         queries = [(name, scene.queries) for name, scene in self.profile.scenes() if scene.queries]
-        floor = self.characters[0].genuine - identity.slack - 0.1 if self.characters else -1.0
+        floor = self.characters[0].genuine - identity.slack - _DOUBT if self.characters else -1.0
         if identity.threshold is not None:
             floor = min(floor, identity.threshold)
         categories = frozenset(SCENES[name] for name, _ in self.profile.scenes())

@@ -14,6 +14,7 @@ from onmodel.detection.rules import cut_edges, other_characters, shot_type
 from onmodel.film.chunk import Looked
 from onmodel.film.profile import SCENES, Profile, Scene
 
+_SHOTS = frozenset(shot.value for shot in ShotType)
 _SHAKEN = tuple((dx, dy) for dx in (-0.05, 0.0, 0.05) for dy in (-0.05, 0.0, 0.05))
 
 
@@ -26,10 +27,11 @@ class JudgeConfig(Config):
     """A box of a neighbour is the same character where this share of the smaller one lies in the other."""
     min_certainty: float = Field(default=0.55, ge=0, le=1)
     """A category less certain than this is not believed: see `certainty`."""
-    other_share: float = Field(default=0.2, ge=0)
-    """Another character counts from this share of the area of ours: smaller is decoration."""
-    other_confidence: float = Field(default=0.45, ge=0, le=1)
-    """And from this confidence."""
+    attribute_agreement: float = Field(default=0.3, ge=0, le=1)
+    """What the neighbours weigh in an attribute's certainty; in a shot type's it is half. What passes by is seen in a
+    few frames only, while a camera that changes the shot type does so slowly."""
+    other_share: float = Field(default=0.15, ge=0)
+    """Another character is certain from this share of the area of ours: smaller may be decoration."""
     identity_weight: float = Field(default=0.3, ge=0)
     certainty_weight: float = Field(default=0.35, ge=0)
     confidence_weight: float = Field(default=0.15, ge=0)
@@ -117,7 +119,8 @@ def judge(
         if row.looked.fault is not None:
             continue
         for category, share in agreement.get(number, {}).items():
-            row.certainties[category] = (row.certainties[category] + share) / 2
+            weight = 0.5 if category in _SHOTS else config.attribute_agreement
+            row.certainties[category] = (1 - weight) * row.certainties[category] + weight * share
         for name, scene in profile.scenes():
             refusal = _refuse(row, name, scene, thresholds, names, config)
             if refusal is not None:
@@ -225,11 +228,7 @@ def others(row: Judged, shots: ShotConfig, config: JudgeConfig) -> list[Instance
     assert found is not None and main is not None and found.decision.main is not None
     instances = found.detections.instances
     beside = [instances[index] for index in other_characters(found.detections, found.decision.main, shots)]
-    return [
-        other
-        for other in beside
-        if other.confidence >= config.other_confidence and other.box.area >= config.other_share * main.box.area
-    ]
+    return [other for other in beside if other.box.area >= config.other_share * main.box.area]
 
 
 def _agreement(rows: Sequence[Judged], config: JudgeConfig) -> dict[int, dict[str, float]]:
@@ -269,7 +268,7 @@ def _refuse(
 
 
 def _other_kind(decision: Decision, category: str) -> str:
-    if category in {shot.value for shot in ShotType}:
+    if category in _SHOTS:
         return f"is {decision.shot_type.value} ({decision.reason})"
     return {
         "multi_character": "no other character beside ours",

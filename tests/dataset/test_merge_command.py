@@ -74,12 +74,20 @@ def test_sets_that_were_looked_at_start_nothing_and_json_is_whole(
 
 
 def test_the_detector_that_a_set_was_looked_at_with_is_used_for_the_others(
-    two: list[Path], trial: Trial, started: list[tuple[Services, DetectorConfig]], tmp_path: Path
+    two: list[Path],
+    trial: Trial,
+    started: list[tuple[Services, DetectorConfig]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     film = DetectorConfig.preset("film")
     merge_verb.command(two, tmp_path / "out", dry_run=True, detector="film")
     (two[1] / FILE).unlink()
-    merge_verb.command(two, tmp_path / "out", dry_run=True)
+    capsys.readouterr()
+    merge_verb.command(two, tmp_path / "out", dry_run=True, json=True)
+    # The commands that fill the gaps go by the same detector.
+    commands = json.loads(capsys.readouterr().out)["commands"]
+    assert [command.endswith("--detector film") for command in commands] == [True, False, True]
     assert [config for _, config in started] == [film, film]
     facts = [Facts.open(path) for path in two]
     assert preset_of(facts) == "film"

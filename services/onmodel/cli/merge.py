@@ -50,10 +50,12 @@ def command(
     config = validate(MergeConfig, {**config.model_dump(), **changes}, "merge")
     loaded = [load_dataset(path) for path in datasets]
     check_sources(loaded, output_dir)
-    analyses = _analyses(loaded, detector, detector_config, services)
+    analyses, options = _analyses(loaded, detector, detector_config, services)
     pictures = sum(len(dataset.pictures) for dataset in loaded)
     with bar("comparing", pictures) as shown:
-        report = merge(loaded, analyses, wanted, output_dir, config, dry_run=dry_run, advance=shown.advance)
+        report = merge(
+            loaded, analyses, wanted, output_dir, config, dry_run=dry_run, detector=options, advance=shown.advance
+        )
     if json:
         typer.echo(report.model_dump_json())
         return
@@ -62,23 +64,24 @@ def command(
 
 def _analyses(
     datasets: "list[Dataset]", detector: str | None, detector_config: Path | None, services: str | None
-) -> "list[Analysis]":
-    """What every set shows, from the facts beside it or the detection service."""
+) -> "tuple[list[Analysis], list[str]]":
+    """What every set shows, from the facts beside it or the detection service; and the options for that detector."""
     from onmodel.common.convert import ModelInfo
     from onmodel.core.config import load
     from onmodel.core.progress import bar, console
     from onmodel.dataset.analysis import analyze
     from onmodel.dataset.facts import Facts
-    from onmodel.dataset.known import preset_of, recorded
+    from onmodel.dataset.known import PRESETS, preset_of, recorded
     from onmodel.detection.config import DetectorConfig
     from onmodel.detection.weights import weights_hash
     from onmodel.serving.local import open_services
 
     facts = [Facts.open(dataset.path) for dataset in datasets]
     chosen = detector is not None or detector_config is not None
-    config = DetectorConfig.preset(detector or preset_of(facts))
+    preset = detector or preset_of(facts)
+    config, options = DetectorConfig.preset(preset), [] if preset == PRESETS[0] else ["--detector", preset]
     if detector_config is not None:
-        config = load(DetectorConfig, detector_config)
+        config, options = load(DetectorConfig, detector_config), ["--detector-config", str(detector_config)]
     using = [None if chosen else recorded(*pair) for pair in zip(datasets, facts, strict=True)]
     model = None
     if services is None and None in using:
@@ -92,4 +95,4 @@ def _analyses(
         ]
     for note in (each.note for each in facts if each.note):
         console.print(note, style="yellow", highlight=False, markup=False)
-    return analyses
+    return analyses, options

@@ -8,6 +8,9 @@ import numpy as np
 
 from onmodel.dataset.pool import Entry, Look
 
+SAME = "the same file"
+"""Why an exact copy is left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
@@ -21,7 +24,7 @@ class Duplicate:
     @property
     def why(self) -> str:
         """One clause for a person."""
-        return "the same file" if self.bits is None else f"looks the same ({self.bits} of 64 bits differ)"
+        return SAME if self.bits is None else f"looks the same ({self.bits} of 64 bits differ)"
 
 
 def exact(entries: Sequence[Entry]) -> tuple[list[Entry], list[Duplicate]]:

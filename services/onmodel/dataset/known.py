@@ -10,6 +10,7 @@ from onmodel.dataset.folder import Dataset
 from onmodel.detection.config import DetectorConfig
 
 PRESETS = ("toybox", "film")
+"""Detector presets, the default of every verb first."""
 
 
 def recorded(dataset: Dataset, facts: Facts) -> ModelInfo | None:

@@ -78,6 +78,7 @@ def merge(
     config: MergeConfig | None = None,
     *,
     dry_run: bool = False,
+    detector: Sequence[str] = (),
     advance: Callable[[int], object] = lambda count: None,
 ) -> MergeReport:
     """Choose pictures for a composition and write them as one set.
@@ -89,6 +90,7 @@ def merge(
         output_dir: made whole or not at all; an earlier merged set there is replaced.
         config: how to choose and write.
         dry_run: write nothing.
+        detector: options that name the detector of the analyses, for the commands that the report gives.
         advance: called with the number of pictures looked at.
 
     Raises:
@@ -105,7 +107,7 @@ def merge(
     )
     choice = _choose(pool, composition, config, resolution, advance)
     repeats = _repeats(choice.taken, composition, config.max_repeats)
-    report = _report(datasets, pool, choice, composition, repeats, config, output_dir)
+    report = _report(datasets, pool, choice, composition, repeats, config, output_dir, detector)
     if dry_run:
         return report.model_copy(update={"output_dir": None})
     _write(choice, repeats, report, output_dir, resolution, _ranges(composition, 0.0))
@@ -241,6 +243,7 @@ def _report(
     repeats: Mapping[Group, int],
     config: MergeConfig,
     output_dir: Path,
+    detector: Sequence[str],
 ) -> MergeReport:
     counts = Counter(_group(entry) for entry in choice.taken)
     shares = effective_shares(counts, repeats)
@@ -270,7 +273,7 @@ def _report(
         dropped=tuple(Left(dataset=str(e.dataset.path), file=e.row.file, why=why) for e, why in choice.dropped),
         unreadable=tuple(unreadable),
         shortfalls=merged.shortfalls(lines),
-        commands=merged.commands(lines, output_dir, composition.size),
+        commands=merged.commands(lines, output_dir, composition.size, detector),
     )
 
 

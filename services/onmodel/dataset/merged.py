@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.markup import escape
 from rich.table import Table
 
 from onmodel.core.config import Config
 from onmodel.core.vocabulary import CATEGORIES, ShotType
 from onmodel.dataset.analysis import CROPPABLE
 from onmodel.dataset.composition import ATTRIBUTES, NAMES, Composition
+from onmodel.dataset.dedupe import SAME
 from onmodel.dataset.pool import Left
 from onmodel.dataset.recommended import LABELS
 from onmodel.dataset.report import terminal
@@ -125,31 +127,31 @@ def shortfalls(lines: Mapping[str, Category]) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def commands(lines: Mapping[str, Category], place: Path, size: int) -> tuple[str, ...]:
+def commands(lines: Mapping[str, Category], place: Path, size: int, detector: Sequence[str] = ()) -> tuple[str, ...]:
     """The commands that would fill what is short: crops for what crops can make, a film for the rest.
 
-    FILM and REFERENCES stand for what only the user knows.
+    FILM and REFERENCES stand for what only the user knows; `detector` are the options that name the detector.
     """
     short = [name for name, line in lines.items() if line.shortfall and name != ShotType.UNCLASSIFIED]
     if not short:
         return ()
     analysis, ranges = str(place.with_name(f"{place.name}_analysis.json")), str(place / RANGES)
-    found = [["onmodel", "analyze", str(place), "--recommended", ranges, "--output-json", analysis]]
+    found = [["onmodel", "analyze", str(place), "--recommended", ranges, "--output-json", analysis, *detector]]
     if any(name in CROPPABLE for name in short):
         filled = str(place.with_name(f"{place.name}_balanced"))
         options = ["--output-dir", filled, "--strategy", "balanced", "--target-size", str(size)]
         found.append(["onmodel", "augment", str(place), analysis, *options, "--recommended", ranges])
     if any(name not in CROPPABLE for name in short):
         profile, frames = (str(place.with_name(f"{place.name}_missing{end}")) for end in (".json", ""))
-        options = ["--reference", "REFERENCES", "--output-dir", frames]
+        options = ["--reference", "REFERENCES", "--output-dir", frames, *detector]
         found.append(["onmodel", "extract", "FILM", "--plan", analysis, "--profile", profile, *options])
     return tuple(shlex.join(words) for words in found)
 
 
-def print_report(report: MergeReport, sides: Sequence[str] = ()) -> None:
-    """Print the table, what is short, what was left out, and what to do next. `sides` are printed first."""
+def print_report(report: MergeReport) -> None:
+    """Print the table, what is short, what was left out, and what to do next."""
     out = terminal()
-    where = "would be taken; nothing was written" if report.output_dir is None else report.output_dir
+    where = "would be taken; nothing was written" if report.output_dir is None else escape(report.output_dir)
     shown = Table(title=f"{report.pictures} of {report.composition['total']} pictures: {where}", title_justify="left")
     repeated = report.shown != report.pictures
     for heading in ("category", "asked", "available", "got", "missing", *(("of an epoch",) if repeated else ())):
@@ -161,7 +163,7 @@ def print_report(report: MergeReport, sides: Sequence[str] = ()) -> None:
         cells = [LABELS[name], _asked(line), str(line.available), f"[{colour}]{line.got}[/]", str(line.shortfall or "")]
         shown.add_row(*cells, *([f"{line.shown:.1f} %"] if repeated else []))
     out.print(shown)
-    for line in [*sides, *_sentences(report)]:
+    for line in _sentences(report):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -198,10 +200,6 @@ def _sentences(report: MergeReport) -> list[str]:
         lines += ["To fill what is missing, and merge again with what they make:"]
         lines += [f"  {command}" for command in report.commands]
     return lines
-
-
-SAME = "the same file"
-"""Why an exact copy was left out."""
 
 
 def _some(what: str, left: Sequence[Left]) -> list[str]:

@@ -87,3 +87,28 @@ class _closing:
 
     def __exit__(self, *_: object) -> None:
         self._listening.socket.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Generator[Callable[..., Any]]:
+    """Opens the page with storage of its own, as another person would. Errors on the page fail the test."""
+    contexts: list[Any] = []
+    faults: list[str] = []
+
+    def start(url: str, *, may_fail: bool = False, **options: Any) -> Any:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        if not may_fail:
+            page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+            page.on("request", lambda asked: faults.append(asked.url) if not asked.url.startswith(url) else None)
+        page.goto(url)
+        page.locator(".tile.cursor img[src]").wait_for()
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert faults == []

@@ -52,6 +52,11 @@ export class Queue {
     return run;
   }
 
+  // Resolves when all that was added has been answered.
+  idle() {
+    return this.#tail;
+  }
+
   async #send(path, body) {
     const made = body();
     if (made === null) return null;

@@ -437,7 +437,11 @@ class Page {
       find("#size").value = wanted;
     },
     go: (where, extend) => this.step(where, extend),
-    write: () => askWrite(this.model, () => post("/api/export", {})),
+    write: async () => {
+      // What is still on its way belongs to the set.
+      await this.queue.idle();
+      if (!openDialog()) askWrite(this.model, () => post("/api/export", {}));
+    },
     help: () => find("#helping").showModal(),
   };
 

@@ -308,13 +308,12 @@ def _detected(value: dict[str, Any]) -> Detected:
     found, decision = value["detections"], value["decision"]
     instances = tuple(
         Instance(
-            **{
-                **instance,
-                "box": Box(**instance["box"]),
-                "face": instance["face"] and Box(**instance["face"]),
-                "keypoints": tuple(Keypoint(**point) for point in instance["keypoints"]),
-                **({"outline": tuple(map(tuple, instance["outline"]))} if "outline" in instance else {}),
-            }
+            Box(**instance["box"]),
+            instance["confidence"],
+            instance["label"],
+            Box(**instance["face"]) if instance["face"] else None,
+            tuple(Keypoint(**point) for point in instance["keypoints"]),
+            tuple((float(x), float(y)) for x, y in instance["outline"]),
         )
         for instance in found["instances"]
     )

@@ -14,6 +14,7 @@ from typing import Any, Final
 import av
 import av.error
 import numpy as np
+from av.stream import Disposition
 from av.video.reformatter import ColorPrimaries, ColorTrc
 
 from onmodel.core.errors import UserError
@@ -109,7 +110,7 @@ class _Scan:
 
 
 def _video(path: Path, container: Any) -> Any:
-    found = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    found = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not found:
         sound = ", ".join(sorted({s.codec_context.name for s in container.streams.audio if s.codec_context}))
         what = f"holds sound alone ({sound})" if sound else "holds no moving picture"

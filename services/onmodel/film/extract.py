@@ -8,32 +8,27 @@ gives the same bytes as one that was not.
 import hashlib
 import json
 import shutil
-from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import Field
 
 from onmodel.core.config import Config
-from onmodel.core.errors import InternalError, UserError
-from onmodel.core.files import content_hash, write_bytes, write_text
-from onmodel.core.images import encode_png
+from onmodel.core.errors import UserError
+from onmodel.core.files import content_hash
 from onmodel.core.vocabulary import Attribute
-from onmodel.dataset.captions import with_context, with_shot
 from onmodel.dataset.facts import FILE as FACTS
-from onmodel.dataset.facts import Facts
 from onmodel.film import chunk
 from onmodel.film.candidates import SamplingConfig
-from onmodel.film.chunk import Part, Questions, Task
+from onmodel.film.chunk import Questions, Task
 from onmodel.film.decode import Film, pieces, probe
 from onmodel.film.identity import Character, IdentityConfig, load_character, split
 from onmodel.film.judge import JudgeConfig, Judged, judge
 from onmodel.film.look import Look
+from onmodel.film.output import Gathered, write
 from onmodel.film.profile import SCENES, Profile, refuse_unreachable
-from onmodel.film.quality import Fault
 from onmodel.film.records import (
     LINEAGE,
     PAGE,
@@ -41,14 +36,9 @@ from onmodel.film.records import (
     ExtractionResult,
     read_lineage,
     read_result,
-    scene_results,
-    shortfalls,
-    write_lineage,
-    write_table,
 )
-from onmodel.film.report import page
 from onmodel.film.run import Runner, local
-from onmodel.film.select import Chosen, SelectConfig, select
+from onmodel.film.select import SelectConfig, select
 
 STATE = ".extract"
 _VERSION = 1
@@ -87,36 +77,6 @@ class Watch:
     """With the number of frames done."""
     found: Callable[[dict[str, tuple[int, int]]], object] = lambda scenes: None
     """After each part: scene -> frames that can serve it so far, and its target."""
-
-
-@dataclass(slots=True)
-class _Gathered:
-    """Rows of all parts so far, in order, and where their pictures lie."""
-
-    rows: list[Judged] = field(default_factory=list[Judged])
-    folders: list[Path] = field(default_factory=list[Path])
-    """Of each part, by `Judged.part`."""
-    frames: int = 0
-    shots: int = 0
-    damaged: int = 0
-    films: int = 0
-    shot: int = -1
-    """Number of the film's last shot so far."""
-    new: bool = True
-    """Whether the next part begins with a new shot."""
-
-    def add(self, film: int, part: Part, folder: Path) -> None:
-        if film != self.films - 1:
-            self.films, self.shot, self.new = film + 1, -1, True
-        first = self.shot + 1 if self.new else max(0, self.shot)
-        self.folders.append(folder)
-        for looked in part.rows:
-            self.rows.append(Judged(film, first + looked.shot, len(self.folders) - 1, looked))
-        last = first + max(0, part.shots - 1)
-        self.shots += last - self.shot
-        self.shot, self.new = last, part.cut_at_end
-        self.frames += part.frames
-        self.damaged += part.damaged
 
 
 def extract(
@@ -180,7 +140,8 @@ def extract(
     gathered = _work(tasks, keys, state, asking, look, runner or local(look), watch)
     asking.judge(gathered.rows, look)
     chosen = select(gathered.rows, profile, config.select)
-    result = _write(output_dir, asking, gathered, chosen, look, key, caption)
+    notes = _notes(asking, gathered)
+    result = write(output_dir, gathered, chosen, found, profile, look, key=key, caption=caption, notes=notes)
     shutil.rmtree(state, ignore_errors=True)
     return result
 
@@ -313,9 +274,9 @@ def _is_whole(folder: Path) -> bool:
 
 def _work(
     tasks: Sequence[Task], keys: Sequence[str], state: Path, asking: _Asking, look: Look, runner: Runner, watch: Watch
-) -> _Gathered:
+) -> Gathered:
     """Work through all parts that are not finished yet, and gather the rows of all."""
-    gathered = _Gathered()
+    gathered = Gathered()
     folders = [state / key[:32] for key in keys]
     known = [chunk.read(folder) for folder in folders]
     left = [task for task, part in zip(tasks, known, strict=True) if part is None]
@@ -342,7 +303,7 @@ def _able(rows: Sequence[Judged], profile: Profile) -> dict[str, tuple[int, int]
     return {name: (sum(name in row.scores for row in rows), scene.target) for name, scene in profile.scenes()}
 
 
-def _trim(gathered: _Gathered, asking: _Asking) -> None:
+def _trim(gathered: Gathered, asking: _Asking) -> None:
     """Let go of the least likely pictures, so that a long film does not fill the disk.
 
     Depends on the parts so far alone, so a run that goes on lets go of the same ones.
@@ -373,71 +334,7 @@ def _promise(row: Judged) -> float:
     return like + 0.2 * main.confidence
 
 
-def _write(
-    folder: Path, asking: _Asking, gathered: _Gathered, chosen: Chosen, look: Look, key: str, caption: str
-) -> ExtractionResult:
-    """Write the dataset; the table comes last and marks it as finished."""
-    rows = gathered.rows
-    files = _names(rows, chosen, asking.films)
-    for line in read_lineage(folder / LINEAGE):
-        if line["file"] not in files.values():
-            (folder / line["file"]).unlink(missing_ok=True)
-            (folder / line["file"]).with_suffix(".txt").unlink(missing_ok=True)
-    facts = Facts(folder / FACTS)
-
-    def one(number: int) -> str:
-        row = rows[number]
-        assert row.looked.picture is not None and row.decision is not None
-        try:
-            packed = (gathered.folders[row.part] / row.looked.picture).read_bytes()
-        except OSError:
-            raise InternalError(f"{folder}: a kept frame has vanished; run again with --no-resume") from None
-        png = encode_png(chunk.unpack(packed))
-        path = folder / files[number]
-        write_bytes(path, png)
-        shown = with_shot(caption, row.decision.shot_type)
-        write_text(path.with_suffix(".txt"), with_context(shown, [a.value for a in row.decision.attributes]) + "\n")
-        return content_hash(png)
-
-    with ThreadPoolExecutor(4) as pool:
-        for number, content in zip(files, pool.map(one, files), strict=True):
-            detected = rows[number].looked.detected
-            assert detected is not None
-            facts.put((content, look.detector.hash, look.detector.config_hash), detected)
-    facts.save()
-    scenes = scene_results(rows, {name: scene.target for name, scene in asking.profile.scenes()}, chosen)
-    faults = Counter(row.looked.fault for row in rows if row.looked.fault is not None)
-    result = ExtractionResult(
-        key=key,
-        output_dir=str(folder),
-        films=tuple(str(film.path) for film in asking.films),
-        frames=gathered.frames,
-        shots=gathered.shots,
-        candidates=len(rows),
-        dropped={fault.value: faults[fault.value] for fault in Fault},
-        pictures=len(files),
-        scenes=scenes,
-        shortfalls=shortfalls(scenes),
-        notes=_notes(asking, gathered),
-    )
-    write_lineage(folder / LINEAGE, rows, asking.films, chosen, files)
-    write_text(folder / PAGE, page(folder, rows, asking.films, chosen, files, result))
-    write_table(folder / TABLE, rows, asking.films, chosen, files, result)
-    return result
-
-
-def _names(rows: Sequence[Judged], chosen: Chosen, films: Sequence[Film]) -> dict[int, str]:
-    """File names of the taken frames by row number, in order; films of one name are told apart by their hash."""
-    stems = Counter(film.path.stem for film in films)
-    names: dict[int, str] = {}
-    for number in sorted(chosen.scenes):
-        film = films[rows[number].film]
-        stem = film.path.stem if stems[film.path.stem] == 1 else f"{film.path.stem}-{film.hash[:8]}"
-        names[number] = f"{stem}_{round(rows[number].looked.time_s * 1000):09d}.png"
-    return names
-
-
-def _notes(asking: _Asking, gathered: _Gathered) -> tuple[str, ...]:
+def _notes(asking: _Asking, gathered: Gathered) -> tuple[str, ...]:
     notes = [note for film in asking.films for note in film.notes]
     notes += [note for character in asking.characters for note in character.notes]
     if gathered.damaged:

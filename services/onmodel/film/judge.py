@@ -64,8 +64,15 @@ class Judged:
     """The same with its neighbours heard; empty where our character is not seen."""
     refusals: dict[str, str] = field(default_factory=dict[str, str])
     """Scene -> why the frame cannot serve it."""
+    least: float = 0.0
+    """Certainty from which a category is believed."""
     stranger: bool = False
     """A character is there, but it is not ours."""
+
+    @property
+    def sure(self) -> frozenset[str]:
+        """The frame's categories that are certain enough to be believed."""
+        return frozenset(c for c, sure in self.certainties.items() if sure >= self.least)
 
     @property
     def decision(self) -> Decision | None:
@@ -108,7 +115,7 @@ def judge(
     if thresholds:
         _identify(rows, thresholds[0], config)
     for row in rows:
-        row.scores, row.refusals, row.certainties = {}, {}, {}
+        row.scores, row.refusals, row.certainties, row.least = {}, {}, {}, config.min_certainty
         if row.main is not None and row.looked.detected is not None:
             row.height_ratio = row.main.box.height / row.looked.detected.detections.height
         if row.main is not None and not row.stranger:
@@ -153,11 +160,11 @@ def _identify(rows: Sequence[Judged], threshold: float, config: JudgeConfig) -> 
     alone = [row.likeness for row in rows]
     for number, beside in _neighbours(rows, config):
         row = rows[number]
-        main = row.main
-        if main is None or alone[number] is None:
+        main, own = row.main, alone[number]
+        if main is None or own is None:
             continue
         values = [v for n in beside if (v := alone[n]) is not None and _same(main.box, rows[n].main, config)]
-        row.likeness = float(np.median([alone[number], *values]))
+        row.likeness = float(np.median([own, *values]))
         row.stranger = row.likeness < threshold
 
 
@@ -195,7 +202,7 @@ def _alone(row: Judged, shots: ShotConfig, config: JudgeConfig) -> dict[str, flo
         sure[Attribute.MULTI_CHARACTER.value] = max((i.confidence for i in others(row, shots, config)), default=0.0)
     if Attribute.OCCLUSION in decision.attributes:
         # What a detector knows as a thing in front is believed; colours alone are the surer the more they cover.
-        sure[Attribute.OCCLUSION.value] = min(1.0, 0.2 + 2 * row.looked.hidden) if row.looked.hidden else 0.8
+        sure[Attribute.OCCLUSION.value] = min(1.0, 0.2 + 2 * row.looked.hidden) if row.looked.hidden else 0.75
     if Attribute.COMPLEX_BACKGROUND in decision.attributes:
         sure[Attribute.COMPLEX_BACKGROUND.value] = 0.8
     return sure
@@ -253,9 +260,8 @@ def _refuse(
         return f"not our character (likeness {row.likeness:.2f}, ours from {thresholds[0]:.2f})"
     if category not in decision.categories:
         return _other_kind(decision, category)
-    sure = row.certainties.get(category, 0.0)
-    if sure < config.min_certainty:
-        return f"{category} is not certain ({sure:.2f} of {config.min_certainty:.2f})"
+    if category not in row.sure:
+        return f"{category} is not certain ({row.certainties.get(category, 0.0):.2f} of {row.least:.2f})"
     if row.height_ratio < scene.min_character_height_ratio:
         least = scene.min_character_height_ratio
         return f"the character fills {row.height_ratio:.0%} of the height (at least {least:.0%})"

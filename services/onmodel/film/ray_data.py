@@ -7,7 +7,7 @@ one; answers come back as rows of bytes and are put in order here.
 import os
 import pickle
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import ray
 import ray.data
@@ -45,8 +45,8 @@ def over_cluster(config: LookConfig) -> Runner:
         workers = max(1, min(len(tasks), int(ray.cluster_resources().get("CPU", 1)) // _WORKER_CPUS))
         answers = (
             ray.data.from_items(rows, override_num_blocks=len(rows))
-            .map(_Worker, fn_constructor_args=(config,), num_cpus=_WORKER_CPUS, concurrency=workers)
-            .iter_rows(prefetch_batches=0)
+            .map(cast(Any, _Worker), fn_constructor_args=(config,), num_cpus=_WORKER_CPUS, concurrency=workers)
+            .iter_rows()
         )
         early: dict[int, Any] = {}
         wanted = 0

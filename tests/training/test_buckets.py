@@ -8,14 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onmodel.training.buckets import (
-    batches_per_epoch,
-    bucket_sizes,
-    cut_to_bucket,
-    nearest_bucket,
-    plan_epoch,
-    seeded,
-)
+from onmodel.core.buckets import nearest_bucket
+from onmodel.training.buckets import batches_per_epoch, bucket_sizes, cut_to_bucket, plan_epoch, seeded
 from onmodel.training.config import DataSection
 
 

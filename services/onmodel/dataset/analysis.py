@@ -31,6 +31,8 @@ class InstanceRow(Config):
     confidence: float
     label: str
     face: Numbers | None = None
+    outline: tuple[tuple[float, float], ...] = ()
+    """Polygon around the visible part, from a segmentation model; empty without one."""
 
 
 class Row(Config):
@@ -233,6 +235,7 @@ def _row(dataset: Dataset, source: _Source, found: Outcome | None, label: Label 
                 confidence=round(i.confidence, 4),
                 label=i.label,
                 face=None if i.face is None else _numbers(to_json(i.face)),
+                outline=tuple((round(x, 2), round(y, 2)) for x, y in i.outline),
             )
             for i in detections.instances
         ),

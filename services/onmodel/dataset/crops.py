@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from onmodel.core.buckets import Size, bucket_sizes, nearest_bucket
 from onmodel.core.images import RGB
 from onmodel.core.vocabulary import Attribute, Box, ShotType
 from onmodel.dataset.analysis import Numbers, Row
@@ -24,13 +25,23 @@ class CropConfig:
     """Head height over face-box height of the detector (see ShotConfig)."""
     far_height: float = 0.28
     """Height of the character, as a share of the picture, after the canvas was widened."""
+    bucket_step: int = 64
+    """Sides of the trainer's buckets are multiples of it; crops have buckets' shapes, so that nothing is cut again."""
+
+    @property
+    def shapes(self) -> list[Size]:
+        """Buckets that crops may have the shape of: none narrower than 2 to 3, nor wider than 3 to 2."""
+        side = max(self.resolution, self.bucket_step)
+        step = self.bucket_step if side >= 4 * self.bucket_step else max(1, side // 8)
+        sizes = bucket_sizes((side, side), step, side // 2, 2 * side)
+        return [size for size in sizes if 2 / 3 <= size[0] / size[1] <= 3 / 2] or [(side, side)]
 
 
-def crop_window(row: Row, shot: ShotType, config: CropConfig, rng: np.random.Generator) -> Box | None:
+def crop_window(row: Row, shot: ShotType, config: CropConfig, rng: np.random.Generator, variant: int = 0) -> Box | None:
     """The window, in whole pixels, that turns a picture into `shot`; None where that cannot be done.
 
     Full-body pictures become medium shots (cut between hip and knee) and close-ups (cut below the shoulders),
-    medium shots close-ups. Windows are square where the picture allows it, so that they fall into a square bucket.
+    medium shots close-ups. Windows have the shape of a bucket: square, or for odd variants nearer to the picture's own.
     """
     main = row.main_instance
     sources = {ShotType.MEDIUM: (ShotType.FULL_BODY,), ShotType.CLOSE_UP: (ShotType.FULL_BODY, ShotType.MEDIUM)}
@@ -46,14 +57,19 @@ def crop_window(row: Row, shot: ShotType, config: CropConfig, rng: np.random.Gen
         bottom = chin + float(rng.uniform(0.48, 0.60)) * (box.y1 - chin)
         middle = (middle + box.center[0]) / 2
     headroom = float(rng.uniform(0.06, 0.14)) * (bottom - max(top, 0.0))
-    return _window(max(0.0, top - headroom), min(bottom, float(row.height)), middle, row, config)
+    ratio = row.width / row.height if variant % 2 else 1.0
+    return _window(max(0.0, top - headroom), min(bottom, float(row.height)), middle, ratio, row, config)
 
 
-def _window(top: float, bottom: float, middle: float, row: Row, config: CropConfig) -> Box | None:
+def _window(top: float, bottom: float, middle: float, ratio: float, row: Row, config: CropConfig) -> Box | None:
     y0, y1 = round(top), round(bottom)
     height = y1 - y0
-    width = min(height, row.width)
-    if min(width, height) < config.min_side or width < 0.6 * height:
+    fitting = [size for size in config.shapes if round(height * size[0] / size[1]) <= row.width]
+    if height < config.min_side or not fitting:
+        return None
+    wide, high = nearest_bucket(ratio, 1.0, fitting)
+    width = round(height * wide / high)
+    if width < config.min_side:
         return None
     x0 = round(min(max(middle - width / 2, 0.0), row.width - width))
     return Box(x0, y0, x0 + width, y1)
@@ -101,12 +117,14 @@ def can_widen(row: Row) -> bool:
 
 
 def has_even_edges(image: RGB, tolerance: float = 6.0) -> bool:
-    """Whether the rows above and below may be continued without stripes: their grey levels' deviation is small.
+    """Whether a picture's edges may be continued without stripes.
 
-    Left and right edges may vary: a horizon continues as a horizon.
+    Rows above and below must be even: the deviation of their grey levels is small. Left and right edges may change
+    slowly, or at a horizon or two, which go on as horizons; more steps would become stripes.
     """
-    rows = image[[0, -1]].astype(np.float32).mean(axis=2)
-    return bool(rows.std(axis=1).max() <= tolerance)
+    grey = image.astype(np.float32).mean(axis=2)
+    steps = np.abs(np.diff(grey[:, [0, -1]], axis=0)) > tolerance
+    return bool(grey[[0, -1]].std(axis=1).max() <= tolerance and steps.sum(axis=0).max() <= max(4, 0.02 * len(grey)))
 
 
 def widen(image: RGB, row: Row, config: CropConfig, rng: np.random.Generator) -> tuple[RGB, Numbers]:

@@ -8,36 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from onmodel.core.buckets import Size
+from onmodel.core.buckets import bucket_sizes as sizes_of
 from onmodel.core.images import RGB
 from onmodel.training.config import DataSection
 
-Size = tuple[int, int]
-"""Width and height in pixels."""
-
 
 def bucket_sizes(data: DataSection) -> list[Size]:
-    """All bucket sizes of `data`, sorted; sd-scripts' rule.
-
-    The square ⌊√area/step⌋·step; then widths in steps with height min(max, ⌊area/width/step⌋·step); and transposes.
-    """
-    width, height = data.size
+    """All bucket sizes of `data`, sorted; without buckets its one size."""
     if not data.enable_bucket:
         return [data.size]
-    step = data.bucket_reso_steps
-    area = width * height
-    side = int(math.sqrt(area)) // step * step
-    sizes = {(side, side)} if side else set[Size]()
-    for bucket_width in range(max(step, data.min_bucket_reso // step * step), data.max_bucket_reso + 1, step):
-        bucket_height = min(data.max_bucket_reso, area // bucket_width // step * step)
-        if bucket_height >= data.min_bucket_reso:
-            sizes |= {(bucket_width, bucket_height), (bucket_height, bucket_width)}
-    return sorted(sizes) or [data.size]
-
-
-def nearest_bucket(width: int, height: int, sizes: Sequence[Size]) -> Size:
-    """The bucket with the nearest aspect ratio (in log space, so that 2:1 and 1:2 are as far from 1:1)."""
-    ratio = math.log(width / height)
-    return min(sizes, key=lambda size: (abs(math.log(size[0] / size[1]) - ratio), size))
+    return sizes_of(data.size, data.bucket_reso_steps, data.min_bucket_reso, data.max_bucket_reso)
 
 
 def cut_to_bucket(image: RGB, size: Size) -> Tensor:

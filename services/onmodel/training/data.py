@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from onmodel.core import images
+from onmodel.core.buckets import Size, nearest_bucket
 from onmodel.core.errors import ImageError, UserError
 from onmodel.core.files import content_hash, write_aside
-from onmodel.training.buckets import Size, bucket_sizes, cut_to_bucket, nearest_bucket
+from onmodel.training.buckets import bucket_sizes, cut_to_bucket
 from onmodel.training.config import DataSection
 from onmodel.training.families import Family
 from onmodel.training.job import TrainingPicture

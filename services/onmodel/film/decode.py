@@ -15,7 +15,7 @@ import av
 import av.error
 import numpy as np
 from av.stream import Disposition
-from av.video.reformatter import ColorPrimaries, ColorTrc
+from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
 
 from onmodel.core.errors import UserError
 from onmodel.core.files import existing, file_hash
@@ -69,11 +69,11 @@ class Frame:
     small: RGB
     """uint8 RGB, the longer side `SMALL_SIDE` at most."""
     source: Any = field(repr=False)
-    film: Film = field(repr=False)
+    converter: "_Converter" = field(repr=False)
 
     def picture(self) -> RGB:
         """The whole frame: uint8 RGB (height, width, 3), upright."""
-        return _convert(self.source, self.film, None)
+        return self.converter.full(self.source)
 
 
 def probe(path: Path) -> Film:
@@ -116,7 +116,10 @@ def _video(path: Path, container: Any) -> Any:
         what = f"holds sound alone ({sound})" if sound else "holds no moving picture"
         raise UserError(f"{path}: {what}; give the file with the film's picture")
     if found[0].codec_context is None:
-        raise UserError(f"{path}: its picture is coded in a way that this build of FFmpeg cannot decode; convert it")
+        raise UserError(
+            f"{path}: its picture cannot be decoded: it is coded in a way that this FFmpeg does not know, or the"
+            " file is cut off; convert it, or get the whole file"
+        )
     return found[0]
 
 
@@ -228,6 +231,7 @@ class Reader:
     def __init__(self, film: Film, *, threads: int = 0) -> None:
         self._film = film
         self._threads = threads
+        self._converter = _Converter(film)
         self._running: Iterator[Frame] | None = None
         self._ahead: collections.deque[Frame] = collections.deque()
         self._position = 0.0
@@ -283,7 +287,7 @@ class Reader:
                 if time_s <= last:
                     continue
                 last = time_s
-                yield Frame(time_s, _convert(source, film, SMALL_SIDE), source, film)
+                yield Frame(time_s, self._converter.small(source), source, self._converter)
 
     def _sources(self, container: Any, stream: Any) -> Iterator[Any]:
         packets = container.demux(stream)
@@ -307,21 +311,43 @@ def _chain(first: list[Frame], rest: Iterator[Frame]) -> Iterator[Frame]:
     yield from rest
 
 
-def _convert(source: Any, film: Film, side: int | None) -> RGB:
-    """A decoder's frame to upright RGB of the film's size, or with the longer side at most `side`."""
-    width, height = film.width, film.height
-    if side is not None:
-        scale = min(1.0, side / max(width, height))
-        width, height = max(1, round(width * scale)), max(1, round(height * scale))
-    if film.rotation in (90, 270):
-        width, height = height, width
-    colours: dict[str, Any] = {}
-    if film.hdr:
-        colours = {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
-    made = source.reformat(
-        width=width, height=height, format="rgb24", interpolation="AREA" if side else "BILINEAR", **colours
-    )
-    image = made.to_ndarray()
-    if film.rotation:
-        image = np.rot90(image, film.rotation // 90)
-    return np.ascontiguousarray(image, dtype=np.uint8)
+class _Converter:
+    """A decoder's frames to upright RGB. Keeps its scalers: setting one up for HDR takes seconds."""
+
+    def __init__(self, film: Film) -> None:
+        self._film = film
+        self._scaler = VideoReformatter()
+        self._small = VideoReformatter()
+        self._full = VideoReformatter()
+        self._colours: dict[str, Any] = {}
+        if film.hdr:
+            self._colours = {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
+
+    def small(self, source: Any) -> RGB:
+        """The frame with its longer side at most `SMALL_SIDE`."""
+        width, height = self._size(min(1.0, SMALL_SIDE / max(self._film.width, self._film.height)))
+        if not self._film.hdr:
+            made = self._small.reformat(source, width=width, height=height, format="rgb24", interpolation="AREA")
+            return self._upright(made)
+        # Scaled first: to bring the colours of every pixel of every frame to BT.709 would take most of the time.
+        scaled: Any = self._scaler.reformat(source, width=width, height=height, interpolation="AREA")
+        scaled.color_trc, scaled.color_primaries = source.color_trc, source.color_primaries
+        scaled.colorspace = source.colorspace
+        return self._upright(self._small.reformat(scaled, format="rgb24", **self._colours))
+
+    def full(self, source: Any) -> RGB:
+        """The frame in the film's size."""
+        width, height = self._size(1.0)
+        made = self._full.reformat(
+            source, width=width, height=height, format="rgb24", interpolation="BILINEAR", **self._colours
+        )
+        return self._upright(made)
+
+    def _size(self, scale: float) -> tuple[int, int]:
+        """Width and height before the turn."""
+        width = max(1, round(self._film.width * scale))
+        height = max(1, round(self._film.height * scale))
+        return (height, width) if self._film.rotation in (90, 270) else (width, height)
+
+    def _upright(self, made: Any) -> RGB:
+        return np.ascontiguousarray(np.rot90(made.to_ndarray(), self._film.rotation // 90), dtype=np.uint8)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from onmodel.common.convert import ModelInfo
 from onmodel.core.errors import ImageError
@@ -22,8 +23,12 @@ from onmodel.detection.model import Detector, load_detector
 from onmodel.detection.service import detect_and_decide
 from onmodel.scoring.client import ScoringClient
 from onmodel.scoring.config import ScorerConfig
-from onmodel.scoring.model import Embeddings, Scorer, load_scorer
 
+if TYPE_CHECKING:
+    from onmodel.scoring.model import Scorer
+
+Embeddings = npt.NDArray[np.float32]
+"""float32 (count, width); rows have unit length."""
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
@@ -84,6 +89,9 @@ class LocalLook:
 
     def __init__(self, detector: DetectorConfig, scorer: ScorerConfig | None = None, *, workers: int = 0) -> None:
         """Raises NotFoundError or UserError where weights cannot be had."""
+        # Imported here: torch takes seconds, and services elsewhere or a stand-in need none of it.
+        from onmodel.scoring.model import load_scorer
+
         self._config = detector
         self._workers = workers or max(1, len(os.sched_getaffinity(0)))
         one_core = detector.model_copy(update={"threads": 1}) if detector.device in ("auto", "cpu") else detector

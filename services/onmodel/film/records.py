@@ -142,7 +142,9 @@ def write_table(path: Path, rows: Sequence[Judged], films: Sequence[Film], chose
                 result: ExtractionResult) -> None:  # fmt: skip
     """Write every candidate, with the result's summary in the file's metadata."""
     table = pa.Table.from_pylist([_row(n, row, films, chosen, files) for n, row in enumerate(rows)], SCHEMA)
-    table = table.replace_schema_metadata({"onmodel.extraction": result.model_dump_json()})
+    # Without the folder's path: the same extraction is the same bytes wherever it lies.
+    summary = result.model_copy(update={"output_dir": ""}).model_dump_json()
+    table = table.replace_schema_metadata({"onmodel.extraction": summary})
     with write_aside(path) as aside:
         pq.write_table(table, aside, compression="zstd")
 

@@ -1,6 +1,7 @@
 """Runs the parts of films on this machine: several at once where there are cores for it, answers in order."""
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,14 +23,16 @@ def local(look: Look, *, parts_at_once: int = 0) -> Runner:
     at_once = parts_at_once or max(1, len(os.sched_getaffinity(0)) // _CORES_A_PART)
 
     def run(tasks: Sequence[Task], advance: Callable[[int], object]) -> Generator[Done]:
-        readers: dict[str, Reader] = {}
+        kept = threading.local()
 
         def one(task: Task) -> Done:
-            # Parts of a film that cannot be entered in the middle follow each other in one pass: to go back would
-            # mean to decode from the beginning again.
-            key = task.film.hash
-            reader = Reader(task.film) if task.film.seekable else readers.setdefault(key, Reader(task.film))
-            return (task, *work(task, look, reader, advance=advance))
+            # One reader a film and thread: where a film cannot be entered in the middle its parts follow each other in
+            # one pass, since to go back would mean to decode from the beginning again.
+            readers: dict[str, Reader] = vars(kept).setdefault("readers", {})
+            if task.film.hash not in readers:
+                readers.clear()
+                readers[task.film.hash] = Reader(task.film)
+            return (task, *work(task, look, readers[task.film.hash], advance=advance))
 
         several = at_once if all(task.film.seekable for task in tasks) else 1
         if several == 1:

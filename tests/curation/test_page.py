@@ -109,6 +109,11 @@ def test_everything_by_keyboard(made: Path, serve: Serve, open_page: OpenPage) -
     press(page, "ArrowRight", "ArrowLeft", "k")
     tally(page, 9, 0)
     assert states(session)[before].decision == "keep"
+    # Caps lock, and a layout without Latin letters.
+    strike = "key => document.body.dispatchEvent(new KeyboardEvent('keydown', {key, code: 'KeyR', bubbles: true}))"
+    for key in ("R", "к"):
+        page.evaluate(strike, key)
+    tally(page, 9, 2)
     press(page, "Space", "End", "Home", "PageDown", "PageUp", "c")
     assert page.evaluate("document.activeElement.id") == "scroller"
 

@@ -23,9 +23,9 @@ VERSION = 1
 Decided = Literal["keep", "reject"]
 Kind = Literal["keep", "reject", "clear", "move", "label"]
 
-_SCHEMA = """
-create table meta (version integer not null);
-create table actions (
+_TABLES = """
+create table if not exists meta (version integer not null);
+create table if not exists actions (
     revision integer primary key autoincrement,
     time text not null,
     client text not null,
@@ -34,18 +34,22 @@ create table actions (
     text text not null,
     target integer references actions (revision)
 );
-create table changes (
+create table if not exists changes (
     revision integer not null references actions (revision),
     picture text not null,
     before text not null,
     after text not null,
     primary key (revision, picture)
 ) without rowid;
-create trigger actions_stay before update on actions begin select raise(abort, 'the log is append-only'); end;
-create trigger actions_last before delete on actions begin select raise(abort, 'the log is append-only'); end;
-create trigger changes_stay before update on changes begin select raise(abort, 'the log is append-only'); end;
-create trigger changes_last before delete on changes begin select raise(abort, 'the log is append-only'); end;
 """
+
+_SCHEMA = _TABLES + "".join(
+    f"""create trigger if not exists {table}_{word} before {word} on {table}
+    begin select raise(abort, 'the log is append-only'); end;
+    """
+    for table in ("actions", "changes")
+    for word in ("update", "delete")
+)
 
 
 class ConflictError(UserError):
@@ -138,7 +142,9 @@ class Store:
         self._database.execute("pragma synchronous=full")
         (tables,) = self._database.execute("select count(*) from sqlite_master where name = 'meta'").fetchone()
         if not tables:
-            self._database.executescript(f"begin immediate; {_SCHEMA} insert into meta values ({VERSION}); commit")
+            # Another process may do the same at this moment.
+            first = f"insert into meta select {VERSION} where not exists (select 1 from meta)"
+            self._database.executescript(f"begin immediate; {_SCHEMA} {first}; commit")
         (checked,) = self._database.execute("pragma quick_check(1)").fetchone()
         if checked != "ok":
             raise ValueError(checked)

@@ -14,6 +14,7 @@ export class Grid {
   wanted = 180;
   aspect = 1;
   below = 0;
+  least = 0;
   #rows = new Map();
   #spare = [];
   #frame = 0;
@@ -28,9 +29,9 @@ export class Grid {
     new ResizeObserver(() => this.layout()).observe(scroller);
   }
 
-  // `below` is the height of what stands under each picture.
-  shape({ wanted = this.wanted, aspect = this.aspect, below = this.below }) {
-    Object.assign(this, { wanted, aspect, below });
+  // `below` is the height of what stands under each picture, `least` the width that it needs.
+  shape({ wanted = this.wanted, aspect = this.aspect, below = this.below, least = this.least }) {
+    Object.assign(this, { wanted, aspect, below, least });
     this.layout();
   }
 
@@ -38,7 +39,8 @@ export class Grid {
     const width = this.scroller.clientWidth - 2 * PAD;
     if (width <= 0) return;
     const top = Math.floor(this.scroller.scrollTop / this.rowHeight) * this.columns;
-    this.columns = Math.max(1, Math.round((width + GAP) / (this.wanted + GAP)));
+    const most = Math.floor((width + GAP) / (this.least + GAP));
+    this.columns = Math.max(1, Math.min(most, Math.round((width + GAP) / (this.wanted + GAP))));
     this.tileWidth = (width - GAP * (this.columns - 1)) / this.columns;
     this.rowHeight = Math.round(this.tileWidth / this.aspect) + this.below + GAP;
     this.scroller.style.setProperty("--columns", this.columns);

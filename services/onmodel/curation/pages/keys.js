@@ -52,11 +52,21 @@ export const KEYS = [
 const COMMANDS = new Map(KEYS.flatMap(([keys, , , name, argument]) => (Array.isArray(keys) && name ? keys.map((key) => [key, [name, argument]]) : [])));
 const ARROWS = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "above", ArrowDown: "below" };
 
+// The key as KEYS names it: caps lock changes nothing, and layouts without Latin letters or with digits behind shift
+// are read by where the key lies.
+function nameOf(event) {
+  const { key, code, shiftKey } = event;
+  if (key.length !== 1) return key;
+  const letter = /^[a-z]$/i.test(key) ? key : code.startsWith("Key") ? code.slice(3) : "";
+  if (letter) return shiftKey ? letter.toUpperCase() : letter.toLowerCase();
+  return !COMMANDS.has(key) && code.startsWith("Digit") ? code.slice(5) : key;
+}
+
 // The command of a key event, or null. With Ctrl, Alt or ⌘ a key is the browser's.
 export function commandOf(event) {
   if (event.ctrlKey || event.altKey || event.metaKey) return null;
   if (ARROWS[event.key]) return ["go", ARROWS[event.key], event.shiftKey];
-  const found = COMMANDS.get(event.key) ?? (event.key.length === 1 && !event.shiftKey ? COMMANDS.get(event.key.toLowerCase()) : undefined);
+  const found = COMMANDS.get(nameOf(event));
   return found ? [...found, event.shiftKey] : null;
 }
 

@@ -15,6 +15,8 @@ const TOAST_MS = 4000;
 const LONG_PRESS_MS = 450;
 const DECISIONS = [["all", "All"], ["open", "Undecided"], ["kept", "Kept"], ["rejected", "Rejected"]];
 const META_HEIGHT = 80;
+// Details need this much; narrower tiles would cut them off.
+const META_WIDTH = 160;
 
 class Page {
   cursor = null;
@@ -38,7 +40,7 @@ class Page {
     const narrow = matchMedia("(max-width: 760px)").matches;
     const wanted = Number(localStorage.getItem("onmodel-size")) || (narrow ? 110 : 190);
     find("#size").value = wanted;
-    this.grid.shape({ wanted, aspect: Math.min(1.8, Math.max(0.75, ratios[ratios.length >> 1])), below: this.metadata ? META_HEIGHT : 0 });
+    this.grid.shape({ wanted, aspect: Math.min(1.8, Math.max(0.75, ratios[ratios.length >> 1])), ...this.room() });
     if (model.options.filter_mode === "balanced") {
       this.view.decision = "open";
       this.view.setBalanced(true);
@@ -63,6 +65,11 @@ class Page {
       metadata: this.metadata,
       side: this.grid.tileWidth * devicePixelRatio > 300 ? 512 : 256,
     });
+  }
+
+  // What the details ask of the grid.
+  room() {
+    return this.metadata ? { below: META_HEIGHT, least: META_WIDTH } : { below: 0, least: 0 };
   }
 
   rebuild() {
@@ -414,7 +421,7 @@ class Page {
     },
     metadata: () => {
       this.metadata = !this.metadata;
-      this.grid.shape({ below: this.metadata ? META_HEIGHT : 0 });
+      this.grid.shape(this.room());
       this.everything();
       this.grid.reveal(this.view.place(this.cursor));
     },

@@ -125,14 +125,16 @@ def hidden_share(image: RGB, box: Box, character: Character) -> float:
     own = (character.signatures.astype(np.float64) ** 2).mean(axis=0)
     core = off <= 0.55
     foreign = ((own[bins] < 0.003) & core & (patch.max(axis=2) >= 64)).astype(np.uint8)
-    foreign = cv2.morphologyEx(foreign, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    square = np.ones((3, 3), np.uint8)
+    foreign = cv2.morphologyEx(foreign, cv2.MORPH_OPEN, square)
     count, _, stats, _ = cv2.connectedComponentsWithStats(foreign)
     if count < 2:
         return 0.0
     area = max(1.0, float(core.sum()))
     largest = float(stats[1:, cv2.CC_STAT_AREA].max()) / area
-    elsewhere = float((foreign.astype(np.bool_) & (_around(image, box)[bins] < 0.01)).sum()) / area
-    return min(largest, 3 * elsewhere)
+    # Thin seams are where two colours mix, not a third thing.
+    new = cv2.morphologyEx(foreign * (_around(image, box)[bins] < 0.01).astype(np.uint8), cv2.MORPH_OPEN, square)
+    return min(largest, 3 * float(new.sum()) / area)
 
 
 def _around(image: RGB, box: Box) -> npt.NDArray[np.float64]:

@@ -15,7 +15,7 @@ from onmodel.film.profile import SCENES, Profile
 class SelectConfig(Config):
     """How quality and variety are weighed."""
 
-    same_shot: float = Field(default=0.04, ge=0)
+    same_shot: float = Field(default=0.06, ge=0)
     """What each frame already chosen from a shot takes off the score of its others."""
     same_look: float = Field(default=0.25, ge=0)
     """What an equal fingerprint among those chosen takes off; less the more bits differ, nothing from 20 on."""

@@ -268,15 +268,21 @@ def test_kill_9_loses_nothing(made: Path, tmp_path: Path, start_command: Start, 
     press(page, "k")
     expect(page.locator("#alert")).to_contain_text("The server does not answer")
     tally(page, 2, 1)
-    start_command([str(made), "--output-dir", str(out), "--port", url.rsplit(":", 1)[1].strip("/")])
+    port = url.rsplit(":", 1)[1].strip("/")
+    second, _ = start_command([str(made), "--output-dir", str(out), "--port", port])
     tally(page, 3, 1)
     expect(page.locator("#alert")).to_be_hidden()
     press(page, "u", "u")
     tally(page, 1, 1)
-    later = open_page(url)
+    later = open_page(url, may_fail=True)
     tally(later, 1, 1)
     press(later, "Shift+U")
     tally(page, 2, 1)
+    # Ctrl-C ends in order.
+    second.send_signal(signal.SIGINT)
+    _, said = second.communicate(timeout=60)
+    assert "2 kept, 1 rejected, 18 undecided; all is on disk." in said
+    assert second.returncode == 0
 
 
 def test_ten_thousand_pictures_scroll(many: Path, serve: Serve, open_page: OpenPage) -> None:

@@ -51,6 +51,7 @@ def command(
     ] = False,
 ) -> None:
     """Keep, reject and correct pictures on a page in the browser."""
+    import contextlib
     import dataclasses
     import json as jsonlib
     import webbrowser
@@ -95,10 +96,9 @@ def command(
             typer.echo(f"Every decision is kept in {session.store.path}. Ctrl-C ends.")
         if open_page:
             webbrowser.open(listening.url)
-        try:
+        # uvicorn ends in order at Ctrl-C and then hands the signal on.
+        with contextlib.suppress(KeyboardInterrupt):
             make_server(session, listening).run(sockets=[listening.socket])
-        except KeyboardInterrupt:
-            counts = session.counts()
-            console.print(
-                f"{counts['kept']} kept, {counts['undecided']} undecided; all of it is kept.", highlight=False
-            )
+        counts = session.counts()
+        said = f"{counts['kept']} kept, {counts['rejected']} rejected, {counts['undecided']} undecided; all is on disk."
+        console.print(said, highlight=False)

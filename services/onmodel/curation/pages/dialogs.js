@@ -111,11 +111,13 @@ export function askWrite(model, write) {
     go.textContent = "Writing…";
     try {
       const done = await write();
-      const groups = Object.entries(done.groups).map(([name, count]) => `${name} ${count}`).join(", ");
+      const listed = (counts, name) => counts.filter(([, count]) => count).map(([key, count]) => `${name(key)} ${count}`).join(", ");
+      const groups = Object.entries(done.groups);
       text.replaceChildren(
-        make("p", { className: "good", textContent: `${plural(done.kept, "picture")} written to ${done.output}: ${groups}.` }),
+        make("p", { className: "good", textContent: `${plural(done.kept, "picture")} written to ${done.output}.` }),
+        ...(groups.length > 1 ? [make("p", { textContent: `Clusters: ${listed(groups, (name) => name)}.` })] : []),
+        make("p", { textContent: `It holds: ${listed(Object.entries(done.counts), (name) => model.labels[name]) || "no known shot type"}.` }),
         ...done.skipped.map((sentence) => make("p", { className: "bad", textContent: `Left out: ${sentence}` })),
-        make("p", {}, "What it holds now: ", make("code", { textContent: `onmodel analyze ${done.output}` })),
       );
       go.hidden = true;
     } catch (error) {

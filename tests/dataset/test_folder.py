@@ -44,9 +44,11 @@ def test_repeat_folders(tmp_path: Path, picture: Write) -> None:
 def test_metadata(tmp_path: Path, picture: Write) -> None:
     picture(tmp_path / "a.png")
     picture(tmp_path / "sub" / "b.png")
-    rows = [{"file_name": "a.png", "text": "one"}, {"file_name": "sub/b.png", "text": "two"}]
-    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
-    assert [p.caption for p in load_dataset(tmp_path).pictures] == ["one", "two"]
+    # A line separator within a text ends no line of the file.
+    rows = [{"file_name": "a.png", "text": "one\u2028more"}, {"file_name": "sub/b.png", "text": "two"}]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines) + "\n\n", encoding="utf-8")
+    assert [p.caption for p in load_dataset(tmp_path).pictures] == ["one\u2028more", "two"]
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png"}\n{oops\n', encoding="utf-8")
     with pytest.raises(UserError, match="line 2"):
         load_dataset(tmp_path)

@@ -161,7 +161,7 @@ def _read_text(path: Path) -> str:
 
 def _read_metadata(path: Path) -> dict[str, str]:
     captions: dict[str, str] = {}
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -50,9 +50,7 @@ def test_a_target_that_no_film_can_meet_is_refused_with_its_constraint() -> None
     asked = Profile.model_validate(
         {"priority_scenes": {"far": {"target": 5, "min_character_height_ratio": shots.far_height}}}
     )
-    with pytest.raises(
-        UserError, match=r"height_ratio of 0\.45, but a character is far only below 0\.45"
-    ):
+    with pytest.raises(UserError, match=r"height_ratio of 0\.45, but a character is far only below 0\.45"):
         refuse_unreachable(asked, shots, "p.json")
     twice = {"target": 5, "required_characters": ["a"], "required_characters_alt": ["a"]}
     with pytest.raises(UserError, match="names a as required and as an alternative"):

@@ -264,7 +264,7 @@ def unpack(data: bytes) -> RGB:
     try:
         height, width = (int(v) for v in head.split())
         raw: bytes = pa.decompress(body, decompressed_size=height * width * 3, codec="zstd", asbytes=True)
-    except (ValueError, pa.ArrowException) as error:
+    except (ValueError, OSError, pa.ArrowException) as error:
         raise InternalError(f"a kept picture cannot be read again ({error}); run again with --no-resume") from None
     return np.cumsum(np.frombuffer(raw, np.uint8).reshape(height, width, 3), axis=1, dtype=np.uint8)
 

@@ -6,6 +6,7 @@ one; answers come back as rows of bytes and are put in order here.
 
 import os
 import pickle
+import socket
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, cast
 
@@ -64,12 +65,20 @@ def over_cluster(config: LookConfig) -> Runner:
 def _connect() -> None:
     if ray.is_initialized():
         return
+    address = os.environ.get("RAY_ADDRESS", "")
     try:
+        _knock(address)
         ray.init(log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        address = os.environ.get("RAY_ADDRESS")
+    except (OSError, RuntimeError, ValueError) as error:
         raise ServiceError(
             f"RAY_ADDRESS={address}: no Ray cluster answers there ({type(error).__name__}); start it, or unset it to"
             " work on this machine alone"
         ) from None
     ray.data.DataContext.get_current().enable_progress_bars = False
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nothing listens at HOST:PORT: Ray itself waits for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

@@ -137,7 +137,7 @@ def _pictures_of(path: Path, files: list[Path]) -> list[Picture]:
 
 
 def _captioned(path: Path, text: str) -> Picture:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
     return Picture(path, lines[0] if lines else "", variants=tuple(lines[1:]))
 
 

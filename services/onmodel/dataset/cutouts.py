@@ -50,6 +50,8 @@ class Cutout:
     """Width and height of its picture."""
     face: Box | None = None
     """In the patch's pixels."""
+    caption: str = ""
+    """What is said of it: "a bush"."""
 
     @property
     def stands(self) -> bool:

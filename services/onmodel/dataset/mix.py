@@ -32,8 +32,9 @@ _REACH = 0.05
 """How far from a tried total an answer may be, as a share of it."""
 _AGAIN = 0.1
 """Cost of showing a picture the k-th time, times 2k-3, for all pictures together: repeats teach pictures by heart."""
-_MADE, _SYNTHETIC = 0.02, 0.06
-"""Cost of making all that can be made: an original shown once comes first, then crops, then what is synthetic."""
+_MADE, _SYNTHETIC = 0.02, 0.25
+"""Cost of making all that can be made, likewise: crops come before repeats, and what is synthetic only after a second
+showing, so that it is made for what nothing else shows."""
 
 
 @dataclass(frozen=True, slots=True)

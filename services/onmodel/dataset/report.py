@@ -78,7 +78,13 @@ def print_augmented(result: AugmentResult, recommended: Recommended) -> None:
     out.print(shown)
     made = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in sorted(result.derived.items()))
     lines = [f"{result.copied} originals copied; derived: {made or 'none'}."]
+    if result.synthetic:
+        lines.append(f"{result.synthetic:.1f} % of an epoch is synthetic.")
+    if result.checked:
+        lines.append(f"The detector looked at {result.checked} made pictures.")
+    lines += [f"not made {count} times: {why}" for why, count in list(result.refused.items())[:8]]
     lines += [f"not reached: {sentence}" for sentence in result.unreachable]
+    lines += [f"To find what is lacking: {command}" for command in result.commands]
     lines += [f"left out: {sentence}" for sentence in result.skipped]
     for line in lines:
         out.print(line, markup=False, highlight=False, soft_wrap=True)

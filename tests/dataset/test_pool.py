@@ -94,6 +94,10 @@ def test_quality_is_relative_to_the_shot_type_and_the_set() -> None:
     assert qualities(entries, looks, 512, QualityConfig(**only | {"sharpness": 2})) == [1.0, 1.0, 1.0, 0.5, 1.0]
     assert qualities(entries, looks, 512, QualityConfig(**only | {"size": 1})) == [1.0, 1.0, 1.0, 0.25, 1.0]
     assert all(0 <= value <= 1 for value in qualities(entries, looks, 512))
+    # A composite is worth less than a picture that is as good.
+    made = [entry(1), entry(2, before={"synthetic": True})]
+    drawn, composite = qualities(made, looks, 512, QualityConfig(**only | {"size": 1}))
+    assert composite < drawn
 
 
 def test_of_exact_copies_the_first_stands_for_all_and_learns_from_the_others() -> None:

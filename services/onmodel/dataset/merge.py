@@ -269,6 +269,7 @@ def _report(
         proven=choice.selection.proven,
         gap=round(choice.selection.gap, 6),
         without_caption=sum(not entry.picture.caption for entry in choice.taken),
+        synthetic=sum(entry.synthetic for entry in choice.taken),
         duplicates=tuple(_duplicate(each) for each in choice.duplicates),
         dropped=tuple(Left(dataset=str(e.dataset.path), file=e.row.file, why=why) for e, why in choice.dropped),
         unreadable=tuple(unreadable),

@@ -75,6 +75,8 @@ class MergeReport(Config):
     """Whether no choice that lacks as little is better by more than the gap."""
     gap: float
     without_caption: int
+    synthetic: int
+    """Pictures put together from parts of several."""
     duplicates: tuple[Duplicate, ...]
     dropped: tuple[Left, ...]
     unreadable: tuple[Left, ...]
@@ -189,6 +191,8 @@ def _sentences(report: MergeReport) -> list[str]:
     lines += _some("unreadable", report.unreadable)
     if report.without_caption:
         lines.append(f"{report.without_caption} pictures have no caption; `onmodel caption` writes them")
+    if report.synthetic:
+        lines.append(f"{report.synthetic} pictures are synthetic (composites of `onmodel augment`)")
     if not report.proven:
         lines.append(
             "Time ran out before the choice was proven best. What is short is certain, which pictures are best is not."

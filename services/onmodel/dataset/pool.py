@@ -38,7 +38,7 @@ class Left(Config):
 
 
 class QualityConfig(Config):
-    """Weights of what makes a picture good. They are divided by their sum."""
+    """Weights of what makes a picture good: the first three are divided by their sum."""
 
     sharpness: float = Field(default=0.4, ge=0)
     """Of the main character, up to the middle one of its shot type; sharper than that is no better."""
@@ -46,6 +46,8 @@ class QualityConfig(Config):
     """Shorter side in pixels over the training resolution, 1 at most."""
     identity: float = Field(default=0.4, ge=0)
     """Likeness to the character as its rank within its set, since scales differ between sets; unknown counts a half."""
+    synthetic: float = Field(default=0.2, ge=0, le=1)
+    """Share of its quality that a composite loses: of two pictures as good the one that was drawn or filmed is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,11 @@ class Entry:
     def name(self) -> str:
         """Dataset and file, for a person."""
         return f"{self.dataset.path}: {self.row.file}"
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether it was put together from parts of several pictures, as its lineage says."""
+        return bool(self.before.get("synthetic"))
 
     @property
     def root(self) -> str:
@@ -199,7 +206,8 @@ def qualities(
         sharp = min(1.0, looks[entry.hash].sharpness / middle[entry.row.shot_type])
         size = min(1.0, min(entry.row.width, entry.row.height) / resolution)
         identity = 0.5 if entry.identity is None else _rank(ranks[entry.scale], entry.identity)
-        found.append(round(float(weights @ np.array([sharp, size, identity])), 4))
+        left = 1.0 - config.synthetic if entry.synthetic else 1.0
+        found.append(round(left * float(weights @ np.array([sharp, size, identity])), 4))
     return found
 
 

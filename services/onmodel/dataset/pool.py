@@ -47,7 +47,7 @@ class QualityConfig(Config):
     identity: float = Field(default=0.4, ge=0)
     """Likeness to the character as its rank within its set, since scales differ between sets; unknown counts a half."""
     synthetic: float = Field(default=0.2, ge=0, le=1)
-    """Share of its quality that a composite loses: of two pictures as good the one that was drawn or filmed is taken."""
+    """Share of its quality that a composite loses: of two as good the one that is no composite is taken."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from onmodel.dataset.folder import load_dataset
 from onmodel.toybox.character import HELD_OUT
-from onmodel.toybox.dataset import TRIAL_SHARES, make_dataset
+from onmodel.toybox.dataset import TRIAL_SHARES, make_dataset, reference_pictures
+from onmodel.toybox.film import make_film
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -77,6 +80,10 @@ def test_every_file_that_is_linked_exists() -> None:
 def workspace(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     """A folder as a user of the README has it, and its environment."""
     make_dataset(tmp_path / "my_character", HELD_OUT["zibo"], 16, TRIAL_SHARES, seed=3, size=128, trigger="zibo")
+    make_film(tmp_path / "film.mp4", tuple(HELD_OUT.values()), seconds=24, seed=5)
+    (tmp_path / "references").mkdir()
+    for number, picture in enumerate(reference_pictures(HELD_OUT["zibo"], 6, seed=11)):
+        Image.fromarray(picture.image).save(tmp_path / "references" / f"{number}.png")
     for name, data in (("trial_1", "my_character"), ("trial_2", "my_character_filled")):
         (tmp_path / f"{name}.toml").write_text(TRIAL.format(name=name, data=data))
     (tmp_path / "suite.json").write_text(SUITE)
@@ -105,3 +112,5 @@ def test_every_command_runs(workspace: tuple[Path, dict[str, str]]) -> None:
     assert (folder / "analysis.html").stat().st_size > 10_000
     assert (folder / "comparison.html").stat().st_size > 10_000
     assert list((folder / "runs" / "trial_1").glob("*.safetensors"))
+    assert list((folder / "frames").glob("*.png"))
+    assert load_dataset(folder / "merged").pictures

@@ -48,6 +48,21 @@ def test_export_without_a_page(made: Path, tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.usefixtures("unasked")
+def test_what_nobody_rejected_can_count_as_kept(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    with session_of(made, out) as session:
+        total = len(session.catalogue.entries)
+        session.act(ask(session, "reject", ids(session.catalogue, "cluster_01")))
+    verb.command(made, out, export=True, keep_undecided=True, json=True)
+    said = json.loads(capsys.readouterr().out)
+    assert said["kept"] == total - 6 and "cluster_01" not in said["groups"]
+    summary = json.loads((out / "curation.json").read_text(encoding="utf-8"))
+    assert (summary["rejected"], summary["undecided"]) == (6, total - 6)
+    with pytest.raises(UserError, match="goes with --export"):
+        verb.command(made, out, keep_undecided=True)
+
+
+@pytest.mark.usefixtures("unasked")
 def test_what_is_wrong_is_said_at_once(made: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(UserError, match="the folder is empty"):

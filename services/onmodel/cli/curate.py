@@ -41,6 +41,9 @@ def command(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 8420,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     export: Annotated[bool, typer.Option("--export", help="Write the kept set and end; no page.")] = False,
+    keep_undecided: Annotated[
+        bool, typer.Option("--keep-undecided", help="With --export: what nobody rejected counts as kept.")
+    ] = False,
     detector: Annotated[
         str | None, typer.Option(help="Detector preset: toybox or film. Else what the facts were found with.")
     ] = None,
@@ -56,11 +59,14 @@ def command(
     import json as jsonlib
     import webbrowser
 
+    from onmodel.core.errors import UserError
     from onmodel.core.progress import console
     from onmodel.curation.server import listen, make_server
     from onmodel.curation.session import PageOptions
     from onmodel.curation.start import Settings, open_session
 
+    if keep_undecided and not export:
+        raise UserError("--keep-undecided goes with --export; on the page, keep what you want with `a` and `k`")
     settings = Settings(
         source=clusters,
         output_dir=output_dir,
@@ -74,7 +80,7 @@ def command(
     )
     if export:
         with open_session(settings) as session:
-            done = session.write()
+            done = session.write(keep_undecided=keep_undecided)
         if json:
             typer.echo(jsonlib.dumps({**dataclasses.asdict(done), "output_dir": str(done.output_dir)}))
             return

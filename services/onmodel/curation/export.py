@@ -80,38 +80,43 @@ def attributes_of(entry: Entry, state: State) -> frozenset[Attribute]:
     return frozenset(Attribute(name) for name in names)
 
 
-def export(catalogue: Catalogue, states: Mapping[str, State], output_dir: Path) -> Exported:
+def export(
+    catalogue: Catalogue, states: Mapping[str, State], output_dir: Path, *, keep_undecided: bool = False
+) -> Exported:
     """Write the kept pictures.
 
     Args:
         catalogue: all pictures.
         states: content hash -> what a person decided.
         output_dir: made whole or not at all; an earlier export there is replaced.
+        keep_undecided: what nobody decided on counts as kept: a person may only have taken out what is wrong.
 
     Raises:
         UserError: nothing is kept, nothing kept can be read, or the folder holds something else.
         ResourceError: the disk is full.
     """
     check_place(catalogue.source, output_dir)
-    kept = [entry for entry in catalogue.entries if states.get(entry.hash, UNDECIDED).decision == "keep"]
+    wanted = ("keep", None) if keep_undecided else ("keep",)
+    kept = [entry for entry in catalogue.entries if states.get(entry.hash, UNDECIDED).decision in wanted]
     if not kept:
         raise UserError("no picture is kept yet, so there is no set to write; keep some first")
-    moved = any(group_of(entry, states[entry.hash]) != entry.group for entry in kept)
+    moved = any(group_of(entry, states.get(entry.hash, UNDECIDED)) != entry.group for entry in kept)
     with folder_aside(output_dir) as aside:
         writer = _Writer(aside, folders=catalogue.nested or moved)
         for entry in kept:
-            writer.add(entry, states[entry.hash])
+            writer.add(entry, states.get(entry.hash, UNDECIDED))
         if not writer.lineage:
             raise UserError(f"none of the {len(kept)} kept pictures can be read ({writer.skipped[0]}); nothing written")
         writer.finish()
-        undecided = sum(states.get(entry.hash, UNDECIDED).decision is None for entry in catalogue.entries)
+        undecided = [e for e in catalogue.entries if states.get(e.hash, UNDECIDED).decision is None]
+        left = 0 if keep_undecided else len(undecided)
         summary = {
             "schema_version": 1,
             "source": str(catalogue.source),
             "pictures": len(catalogue.entries),
             "kept": len(writer.lineage),
-            "rejected": len(catalogue.entries) - len(kept) - undecided,
-            "undecided": undecided,
+            "rejected": len(catalogue.entries) - len(kept) - left,
+            "undecided": len(undecided),
             "corrected": len(writer.labels),
             "groups": dict(writer.groups),
             "counts": writer.counts,

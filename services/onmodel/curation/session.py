@@ -188,11 +188,11 @@ class Session:
         found = self.background.similar(self.catalogue.entry(picture_id))
         return {"by": found.by, "note": found.note, "pictures": [[each, round(s, 4)] for each, s in found.ids]}
 
-    def write(self) -> Exported:
+    def write(self, *, keep_undecided: bool = False) -> Exported:
         """Export the kept pictures; one at a time. Raises as `export`."""
         with self._exporting:
             _, states = self.store.snapshot()
-            return export(self.catalogue, states, self.output_dir)
+            return export(self.catalogue, states, self.output_dir, keep_undecided=keep_undecided)
 
     def counts(self) -> dict[str, Any]:
         """Kept, rejected and undecided pictures, and the kept ones a cluster."""

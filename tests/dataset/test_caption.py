@@ -17,6 +17,7 @@ from onmodel.dataset.captions import PHRASES, says_company, segments, without_co
 from onmodel.dataset.derived import LINEAGE
 from onmodel.dataset.facts import Facts
 from onmodel.dataset.folder import load_dataset
+from onmodel.dataset.labels import Label, read_labels, write_labels
 from onmodel.dataset.mend import Expected, mend
 from onmodel.dataset.recaption import CaptionConfig, check, write_captions
 
@@ -219,6 +220,16 @@ def test_lineage_and_facts_go_along(trial: Trial, tmp_path: Path) -> None:
     services = trial.services()
     analyze(load_dataset(out), services, model=services.detection.model_info())
     assert services.detection.asked == 0
+
+
+def test_what_a_person_corrected_goes_along(trial: Trial, tmp_path: Path) -> None:
+    picture = trial.dataset.pictures[0]
+    write_labels(trial.path, [Label(file=picture.path.name, hash=picture.hash, shot_type=ShotType.FAR)])
+    seen = seen_by(trial)
+    assert seen[picture.path.name].shot_type is ShotType.FAR
+    write_captions(trial.dataset, seen, tmp_path / "out", CaptionConfig(trigger="zibo"))
+    assert read_labels(tmp_path / "out")[picture.hash].shot_type is ShotType.FAR
+    assert "wide shot" in (tmp_path / "out" / picture.path.name).with_suffix(".txt").read_text(encoding="utf-8")
 
 
 def test_repeat_folders_stay(trial: Trial, tmp_path: Path) -> None:

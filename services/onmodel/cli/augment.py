@@ -99,6 +99,7 @@ def command(
             max_synthetic=max_synthetic,
             caption_lines=caption_variants,
             verify=look if verify else None,
+            sees_things_in_front=bool(settings.occluder_classes),
             seed=seed,
             advance=shown.advance,
         )

@@ -30,7 +30,9 @@ def command(
     captioner_prompt: Annotated[str | None, typer.Option(help="What the captioning model is told.")] = None,
     recaption: Annotated[bool, typer.Option("--recaption", help="Let the model describe every picture.")] = False,
     words_only: Annotated[bool, typer.Option("--words-only", help="Do not look at the pictures.")] = False,
-    detector: Annotated[str, typer.Option(help="Detector preset: toybox or film.")] = "toybox",
+    detector: Annotated[
+        str | None, typer.Option(help="Detector preset: toybox or film; else the one the set was looked at with.")
+    ] = None,
     detector_config: Annotated[Path | None, typer.Option(help="TOML with all detector settings instead.")] = None,
     services: Annotated[str | None, typer.Option(help="HOST:PORT of running services; else started here.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print findings and result as JSON.")] = False,
@@ -99,16 +101,20 @@ def _look(dataset: "Dataset", detector: str, detector_config: Path | None, servi
     from onmodel.core.config import load
     from onmodel.core.progress import bar
     from onmodel.dataset.analysis import analyze
+    from onmodel.dataset.facts import Facts
+    from onmodel.dataset.known import preset_of
     from onmodel.detection.config import DetectorConfig
     from onmodel.detection.weights import weights_hash
     from onmodel.serving.local import open_services
 
-    settings = load(DetectorConfig, detector_config) if detector_config else DetectorConfig.preset(detector)
+    facts = Facts.open(dataset.path)
+    preset = DetectorConfig.preset(detector or preset_of([facts]))
+    settings = load(DetectorConfig, detector_config) if detector_config else preset
     model = None
     if services is None:
         model = ModelInfo(settings.weights, weights_hash(settings.weights, settings.face_weights), settings.hash)
     with open_services(services, detector=settings) as opened, bar("looking", len(dataset.pictures)) as shown:
-        analysis = analyze(dataset, opened, model=model, advance=shown.advance)
+        analysis = analyze(dataset, opened, model=model, facts=facts, advance=shown.advance)
     return {row.file: row for row in analysis.rows}
 
 

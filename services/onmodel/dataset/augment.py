@@ -76,6 +76,7 @@ def augment(
     max_synthetic: float = MAX_SYNTHETIC,
     caption_lines: int = 1,
     verify: Verify | None = None,
+    sees_things_in_front: bool | None = None,
     seed: int = 0,
     advance: Callable[[int], object] = lambda count: None,
 ) -> AugmentResult:
@@ -95,6 +96,8 @@ def augment(
         caption_lines: captions a picture, each on a line of its own.
         verify: looks at what was made. Pictures that it takes for another shot type, or in which it misses company or
             a thing in front that was put there, are left out and others made instead. None trusts the plan.
+        sees_things_in_front: whether the detector has a class for them, and so can confirm one; None = where the
+            analysis has any. Where it cannot, composites' occlusion is kept as a label.
         seed: of the choice of windows, places and words.
         advance: called with the number of pictures written.
 
@@ -119,7 +122,8 @@ def augment(
         made = aside / ".made"
         made.mkdir()
         maker = Maker(sources, crop, seed, made)
-        sure = Sure(items, maker, verify, _knows_things_in_front(analysis), refused)
+        knows = any(row.occluders for row in rows) if sees_things_in_front is None else sees_things_in_front
+        sure = Sure(items, maker, verify, knows, refused)
         wanted = Wanted(recommended, size, max_repeats, max_synthetic)
         chosen = settle(sure, wanted)
         trigger = expect([picture.caption for picture in dataset.pictures], Expected()).trigger
@@ -180,11 +184,6 @@ def default_crop(analysis: Analysis) -> CropConfig:
     return CropConfig(resolution=min(512, int(np.median(sides))) if sides else 512, face_to_head=analysis.face_to_head)
 
 
-def _knows_things_in_front(analysis: Analysis) -> bool:
-    """Whether the detector has a class for things in front; else it cannot confirm one."""
-    return any(row.occluders for row in analysis.rows)
-
-
 def shares(items: Sequence[Planned], repeats: Mapping[int, int]) -> dict[str, float]:
     """Per cent of an epoch that each category has."""
     total = max(1, sum(repeats.values()))
@@ -208,7 +207,7 @@ def _remember(
     by_hash = dict(files.values())
     carry_facts(dataset.path, folder, by_hash)
     facts = Facts.open(folder)
-    labels = {content: label for content, label in read_labels(dataset.path).items() if content in by_hash}
+    labels = read_labels(folder)
     for number, (content, _) in files.items():
         outcome = sure.outcomes.get(number)
         if outcome is None:
@@ -218,10 +217,10 @@ def _remember(
         true = set(sure.items[number].attributes)
         if true != seen:
             named = tuple(Attribute(name) for name in sorted(true))
-            labels[content] = Label(file="", hash=content, attributes=named)
+            labels[content] = Label(file=by_hash[content], hash=content, attributes=named)
     facts.save()
     if labels:
-        write_labels(folder, [label.model_copy(update={"file": by_hash[h]}) for h, label in labels.items()])
+        write_labels(folder, labels.values())
 
 
 def _unreachable(

@@ -112,17 +112,21 @@ def carry_labels(source: Path, folder: Path, files: Mapping[str, str]) -> None:
         write_labels(folder, labels)
 
 
-def carry_facts(source: Path, folder: Path, hashes: Iterable[str]) -> None:
+def carry_facts(source: Path, folder: Path, files: Mapping[str, str]) -> None:
     """Copy what is known of pictures that a derived set holds unchanged, so that analysing it looks at none again.
 
+    What a person corrected goes along too.
+
     Args:
-        source: folder of the dataset whose facts are read.
+        source: folder of the dataset whose facts and labels are read.
         folder: the derived set being made.
-        hashes: content hashes of the unchanged pictures.
+        files: content hash of each picture to its path below `folder`.
     """
-    known, wanted = Facts.open(source), set(hashes)
     kept = Facts(folder / FILE)
-    for key, outcome in known.items():
-        if key[0] in wanted:
+    for key, outcome in Facts.open(source).items():
+        if key[0] in files:
             kept.put(key, outcome)
     kept.save()
+    labels = [label for content, label in read_labels(source).items() if content in files]
+    if labels:
+        write_labels(folder, [label.model_copy(update={"file": files[label.hash]}) for label in labels])

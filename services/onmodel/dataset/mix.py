@@ -26,10 +26,12 @@ _SURPLUS_OF_ATTRIBUTE = 0.25
 """Too much of an attribute teaches less than wanted, where too little teaches nothing."""
 _OFF_SIZE = ((5.0, 0.05), (95.0, 1.0))
 """Cost of a total off the wanted size, likewise; within 5 per cent it hardly counts."""
-_SIZES = (1.0, 0.85, 0.7, 0.58, 0.48, 0.4, 0.3, 0.2)
+_SIZES = (1.0, 0.85, 0.7, 0.58, 0.48, 0.4, 0.3, 0.2, 1.15, 1.35)
 """Totals that are tried, in shares of the wanted size: for a fixed total the programme is linear."""
-_REACH = 0.05
-"""How far from a tried total an answer may be, as a share of it."""
+GOOD = 1.5
+"""Cost below which no other total is tried: the size is right, and all ranges together are missed by a point or so."""
+_NEAR = ((5.0, 0.05), (3.5, 1.0), (100.0, 40.0))
+"""Cost of an answer off the tried total: up to 8.5 per cent, so that all totals between two tried ones are reached."""
 _AGAIN = 0.1
 """Cost of showing a picture the k-th time, times 2k-3, for all pictures together: repeats teach pictures by heart."""
 _MADE, _SYNTHETIC = 0.02, 0.25
@@ -134,18 +136,14 @@ def choose_mix(
     """
     given = sum(pool.count for pool in pools if pool.given)
     most = sum(pool.count * _repeats(pool, max_repeats) for pool in pools)
-    totals = {min(max(share * size, given), most) for share in _SIZES}
+    totals = dict.fromkeys(min(max(share * size, given), most) for share in _SIZES)
     best: tuple[float, Mix] | None = None
-    worse = 0
-    for total in sorted(totals, reverse=True):
+    for total in totals:
         mix = _for_total(pools, recommended, total, max_repeats, max_synthetic)
         price = cost(pools, mix, recommended, size)
         if best is None or price < best[0] - 1e-9:
-            best, worse = (price, mix), 0
-        else:
-            worse += 1
-        # Smaller totals only cost more once two have not helped.
-        if worse == 2:
+            best = (price, mix)
+        if best[0] < GOOD:
             break
     assert best is not None
     return best[1]
@@ -197,10 +195,8 @@ def _for_total(
         # low · total - members <= missing, and members - high · total <= too many.
         _near(programme, {c: low / 100 - (c in members) for c in shown}, 0.0, _PIECES, point, 1.0)
         _near(programme, {c: (c in members) - high / 100 for c in shown}, 0.0, _PIECES, point, _surplus(name))
-    # Nothing that is not worth ten points of the mix leads away from the total.
-    off = ((100.0 * _REACH, 0.05), (100.0, 40.0))
-    _near(programme, dict.fromkeys(shown, 1.0), total, off, point, 1.0)
-    _near(programme, dict.fromkeys(shown, -1.0), -total, off, point, 1.0)
+    _near(programme, dict.fromkeys(shown, 1.0), total, _NEAR, point, 1.0)
+    _near(programme, dict.fromkeys(shown, -1.0), -total, _NEAR, point, 1.0)
     synthetic = frozenset(shown[n] for n, pool in enumerate(pools) if pool.synthetic)
     programme.at_most({c: (c in synthetic) - max_synthetic for c in shown}, 0.0)
     answer = programme.solve()

@@ -210,7 +210,7 @@ def write_captions(
         if not lineage:
             raise UserError(f"{dataset.path}: none of its {len(dataset.pictures)} pictures can be read")
         write_lineage(aside, lineage)
-        carry_facts(dataset.path, aside, (str(line["hash"]) for line in lineage))
+        carry_facts(dataset.path, aside, {str(line["hash"]): str(line["file"]) for line in lineage})
         carry_labels(dataset.path, aside, {str(line["hash"]): str(line["file"]) for line in lineage})
     changed = sum(line["caption"] != line["caption_before"] for line in lineage)
     return CaptionResult(

@@ -188,7 +188,8 @@ def _alpha_of(picture: Picture) -> npt.NDArray[np.uint8] | None:
             if opened.width * opened.height > MAX_PIXELS:
                 raise ImageError(f"{picture.path}: more pixels than the limit of {MAX_PIXELS}; scale it down")
             rgba = np.asarray(ImageOps.exif_transpose(opened).convert("RGBA"), dtype=np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, ImportError) as error:
+        # ImportError: ultralytics replaces Image.open by one that asks for a HEIF plugin before giving up.
         raise ImageError(f"{picture.path}: damaged or no picture ({error}); replace it") from None
     return rgba if rgba[..., 3].min() < 250 else None
 

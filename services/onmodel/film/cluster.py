@@ -19,7 +19,7 @@ from onmodel.dataset.folder import Dataset, Picture, load_dataset
 from onmodel.detection.config import DetectorConfig
 from onmodel.detection.convert import Detected
 from onmodel.detection.weights import weights_hash
-from onmodel.film.groups import GroupingConfig, Labels, Vectors, group, matches, nearness, similarity
+from onmodel.film.groups import GroupingConfig, Labels, Vectors, adopted, group, matches, nearness, similarity
 from onmodel.film.look import Look, LookConfig
 from onmodel.film.poses import PoseModel, name_pose
 from onmodel.film.signatures import Cut, Key, Signature, SignatureConfig, Signatures, cut
@@ -169,7 +169,7 @@ def cluster(
     vectors = np.stack([_signature(m).vector(config.signature) for m in members])
     number = {s.file: n for n, s in enumerate(seen)}
     labels = group(vectors, [number[m.file] for m in members], _certain(members), config.grouping)
-    result.names = _name(members, vectors, labels, known)
+    result.names = _name(members, vectors, labels, known, config.grouping)
     result.notes += [f"{name}: no cluster is like its references" for name in known if name not in result.names]
     return result
 
@@ -333,7 +333,13 @@ def _reference(name: str, path: Path, looking: Looking, config: ClusterConfig) -
     return np.stack(vectors)
 
 
-def _name(members: Sequence[Member], vectors: Vectors, labels: Labels, known: Mapping[str, Vectors]) -> list[str]:
+def _name(
+    members: Sequence[Member],
+    vectors: Vectors,
+    labels: Labels,
+    known: Mapping[str, Vectors],
+    config: GroupingConfig,
+) -> list[str]:
     """Write each member's cluster and similarity; the clusters' names by falling size."""
     owners = matches(list(known.values()), vectors, labels, MATCH)
     names = list(known)
@@ -342,6 +348,12 @@ def _name(members: Sequence[Member], vectors: Vectors, labels: Labels, known: Ma
     called = [names[owners[c]] if c in owners else f"cluster_{c:02d}" for c in range(count)]
     order = {name: n for n, name in enumerate(dict.fromkeys(called))}
     joined = np.array([order[called[c]] if c >= 0 else -1 for c in labels.tolist()], dtype=np.int64)
+    if owners:
+        # References are members too, and fragments that are one now no longer compete for those between them.
+        more = [(order[name], rows) for name, rows in known.items() if name in order]
+        every = np.concatenate([vectors, *(rows for _, rows in more)])
+        tags = np.concatenate([joined, *(np.full(len(rows), n, dtype=np.int64) for n, rows in more)])
+        joined = adopted(tags, every, config)[: len(vectors)]
     values = similarity(vectors, joined)
     middles = [vectors[joined == c] for c in range(len(order))]
     for n, member in enumerate(members):

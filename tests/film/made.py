@@ -1,5 +1,6 @@
 """Films made for tests, and a stand-in for the models that needs no weights."""
 
+import json
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -103,3 +104,17 @@ class LightLook:
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         rows = [np.random.default_rng(len(text)).normal(size=48) for text in texts]
         return np.stack([row / np.linalg.norm(row) for row in rows]).astype(np.float32)
+
+
+def cut_references(spec: Path, film: Path, folder: Path) -> Path:
+    """Cut the pictures that a JSON file names by time and box (x0, y0, x1, y1 in pixels) out of a film."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted: list[dict[str, Any]] = sorted(json.loads(spec.read_text())["references"], key=lambda r: r["time_s"])
+    with av.open(str(film)) as container:
+        for frame in container.decode(video=0):
+            if not wanted:
+                break
+            if frame.time + 1e-6 >= wanted[0]["time_s"]:
+                given = wanted.pop(0)
+                frame.to_image().crop(given["box"]).save(folder / f"{round(given['time_s'] * 1000):09d}.png")
+    return folder

@@ -71,13 +71,21 @@ def test_what_is_taken_shows_ours_as_the_truth_says(world: Path, extracted: Path
 
 
 def test_the_result_is_printed(world: Path, extracted: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = {"profile": world / "profile.json", "output_dir": extracted, "reference": world / "zibo"}
-    verb.command([world / "toys.mp4"], config=world / "settings.toml", **options)
-    text = capsys.readouterr().out
+    def again(json: bool) -> str:
+        verb.command(
+            [world / "toys.mp4"],
+            profile=world / "profile.json",
+            output_dir=extracted,
+            reference=world / "zibo",
+            config=world / "settings.toml",
+            json=json,
+        )
+        return capsys.readouterr().out
+
+    text = again(False)
     assert "medium_shot" in text
     assert "contact sheet: " in text
-    verb.command([world / "toys.mp4"], config=world / "settings.toml", json=True, **options)
-    answer = json.loads(capsys.readouterr().out)
+    answer = json.loads(again(True))
     assert answer["pictures"] == len(load_dataset(extracted).pictures)
     assert Facts.open(extracted).path == extracted / FILE
 
@@ -101,8 +109,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Generator[str]:
     """A Ray cluster of two cores, named by RAY_ADDRESS."""
     import ray
 
-    context = ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    address = context.address_info["gcs_address"]
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    address = ray.get_runtime_context().gcs_address
     monkeypatch.setenv("RAY_ADDRESS", address)
     yield address
     ray.shutdown()

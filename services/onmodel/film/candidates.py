@@ -174,7 +174,7 @@ def _judge(frames: Iterable[tuple[Frame, bool]], config: SamplingConfig, counted
 
 
 def _fault(window: Sequence[_Item], index: int, config: QualityConfig) -> Fault | None:
-    if is_black(window[index].frame.small, config):
+    if is_black(window[index].thumb, config):
         return Fault.BLACK
     reach = min(FADE_REACH, index, len(window) - 1 - index)
     if reach < 2:

@@ -124,7 +124,7 @@ def extract(
     _refuse_foreign(output_dir)
     found = _probe_all(films)
     names, characters = _characters(profile, reference, profile_folder, look, config.identity)
-    asking = _Asking(found, profile, _settings(config, found, profile), names, characters, stop_when_met)
+    asking = _Asking(found, profile, settings_for(config, found, profile), names, characters, stop_when_met)
     tasks = asking.tasks(look, knows_occluders)
     keys = [_key(task, look.models) for task in tasks]
     caption = trigger or (characters[0].name if characters else "character")
@@ -215,7 +215,8 @@ def _characters(
     return named, tuple(load_character(paths[name], look, config) for name in named)
 
 
-def _settings(config: ExtractConfig, films: Sequence[Film], profile: Profile) -> ExtractConfig:
+def settings_for(config: ExtractConfig, films: Sequence[Film], profile: Profile) -> ExtractConfig:
+    """The settings with a span: the given one, or one by how much is asked of how much film."""
     span = config.span_s
     if span is None:
         asked = sum(scene.target for _, scene in profile.scenes())

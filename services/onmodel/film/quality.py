@@ -32,7 +32,7 @@ class QualityConfig(Config):
     """When a frame is dropped."""
 
     black_level: float = Field(default=20.0, ge=0, le=255)
-    """Darker than this on average, and nowhere brighter than twice that (99th percentile), is black."""
+    """Darker than this on average (of 0 to 255), and nowhere twice as bright, is black."""
     fade_change: float = Field(default=9.0, gt=0)
     """A fade or dissolve changes the picture by this much (mean of 0 to 255) within eight frames …"""
     fade_residual: float = Field(default=0.2, gt=0, lt=1)
@@ -58,10 +58,9 @@ def thumb(small: RGB) -> Thumb:
     return cv2.resize(grey, (32, 18), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
-def is_black(small: RGB, config: QualityConfig) -> bool:
-    """Whether nothing can be seen in a uint8 RGB picture."""
-    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-    return float(grey.mean()) < config.black_level and float(np.percentile(grey, 99)) < 2 * config.black_level
+def is_black(here: Thumb, config: QualityConfig) -> bool:
+    """Whether nothing can be seen in a frame."""
+    return float(here.mean()) < config.black_level and float(here.max()) < 2 * config.black_level
 
 
 def is_fade(before: Thumb, here: Thumb, after: Thumb, config: QualityConfig) -> bool:

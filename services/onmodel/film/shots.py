@@ -3,12 +3,14 @@
 import collections
 from collections.abc import Iterable, Iterator
 
+import cv2
 import numpy as np
 from pydantic import Field
 from scenedetect import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector
 
 from onmodel.core.config import Config
+from onmodel.core.images import RGB
 from onmodel.film.decode import Frame
 
 _WINDOW = 2
@@ -43,8 +45,14 @@ class Cuts:
         # The frame rate is nominal: the detector counts frames, and a variable rate has no other unit.
         timecode = FrameTimecode(self._count, 25.0)
         self._count += 1
-        found = self._detector.process_frame(timecode, np.ascontiguousarray(frame.small[..., ::-1]))
+        found = self._detector.process_frame(timecode, cv2.cvtColor(_half(frame.small), cv2.COLOR_RGB2BGR))
         return found[0].frame_num if found else None
+
+
+def _half(small: RGB) -> RGB:
+    """Cuts are as plain at half the size, for a quarter of the work."""
+    size = (max(1, small.shape[1] // 2), max(1, small.shape[0] // 2))
+    return cv2.resize(small, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
 
 
 def with_cuts(frames: Iterable[tuple[Frame, bool]], config: ShotConfig) -> Iterator[tuple[Frame, bool, bool]]:

@@ -47,6 +47,8 @@ class UltralyticsDetector:
         self._faces = FaceFinder(config.face_weights, config.face_confidence) if config.face_weights else None
         self.name: str = path.stem + (f" + {self._faces.path.stem}" if self._faces else "")
         self.hash: str = weights_hash(config.weights, config.face_weights)
+        self.task: str = str(self._model.task)
+        """What the weights were made for: "detect", "segment", "pose", …"""
         if config.threads:
             torch.set_num_threads(config.threads)
 

@@ -10,7 +10,7 @@ from onmodel.core.errors import UserError
 from onmodel.core.images import RGB
 from onmodel.core.vocabulary import Instance, Keypoint
 from onmodel.detection.config import DetectorConfig
-from onmodel.detection.model import Detector, load_detector
+from onmodel.detection.ultralytics import UltralyticsDetector
 
 SEEN: Final[float] = 0.4
 """A point below this confidence is not seen."""
@@ -112,25 +112,19 @@ class PoseModel:
     """Body points for instances that another detector found. Not safe for several threads at once."""
 
     def __init__(self, weights: str) -> None:
-        """Load ultralytics pose weights. Raises NotFoundError or UserError where they cannot be had."""
-        self._weights = weights
-        self._model: Detector = load_detector(
-            DetectorConfig(kind="ultralytics", weights=weights, input_size=640, confidence=0.1, min_area=0.0)
-        )
-        self.hash: str = self._model.hash
+        """Load ultralytics pose weights. Raises NotFoundError or UserError where they cannot be had or are others."""
+        # Boxes are only matched with those already found, so nothing is sifted but noise.
+        config = DetectorConfig(kind="ultralytics", weights=weights, input_size=640, confidence=0.1, min_area=0.0)
+        self._model = UltralyticsDetector(config)
+        if self._model.task != "pose":
+            raise UserError(
+                f"{weights}: weights for the task {self._model.task!r}, not for poses; give --pose-estimation"
+                ' pose weights such as "yolo11n-pose.pt"'
+            )
 
     def points(self, image: RGB, instances: Sequence[Instance]) -> list[tuple[Keypoint, ...]]:
-        """Body points of each instance, in order: of the pose model's box that overlaps it most, () where none does.
-
-        Raises:
-            UserError: the weights find characters but no body points, so they are no pose weights.
-        """
+        """Body points of each instance, in order: of the pose model's box that overlaps it most, () where none does."""
         (found,) = self._model.detect([image])
-        if found.instances and not any(len(i.keypoints) == _POINTS for i in found.instances):
-            raise UserError(
-                f"{self._weights}: finds characters but not 17 body points; give --pose-estimation pose weights"
-                ' such as "yolo11n-pose.pt"'
-            )
         left = list(found.instances)
         answers: list[tuple[Keypoint, ...]] = []
         for instance in instances:

@@ -64,6 +64,9 @@ def test_stripes_are_not_continued() -> None:
     fence = image.copy()
     fence[:, ::10] = 0
     assert not has_even_edges(fence)
+    shadow = image.copy()
+    shadow[90:, 40:55] -= 8
+    assert not has_even_edges(shadow)
     shelves = image.copy()
     shelves[::10] = 0
     assert not has_even_edges(shelves)

@@ -25,14 +25,33 @@ from .conftest import MakeConfig
 CPU = torch.device("cpu")
 
 
-def make_trainer(config: TrainConfig, workers: Workers | None = None, dtype: torch.dtype = torch.float32) -> Trainer:
+def make_trainer(
+    config: TrainConfig,
+    workers: Workers | None = None,
+    dtype: torch.dtype = torch.float32,
+    variants: tuple[str, ...] = (),
+) -> Trainer:
     pipeline = load_pipeline(config.model.pretrained_model_name_or_path, dtype=dtype)
     family = StableDiffusion(pipeline, config.model.v_parameterization)
     files = sorted(Path(config.data.train_data_dir).rglob("*.png"))
-    pictures = [TrainingPicture(f, f.with_suffix(".txt").read_text(), 2, file_hash(f)) for f in files]
+    pictures = [TrainingPicture(f, f.with_suffix(".txt").read_text(), 2, file_hash(f), None, variants) for f in files]
     cached = config.network.network_train_unet_only
     data = prepare(pictures, family, config.data, ArrayCache(None), encode_captions=cached)
     return Trainer(config, family, data, workers or Alone(), CPU)
+
+
+def test_each_showing_draws_one_of_several_captions(make_config: MakeConfig) -> None:
+    """The same ones again in another run; and where there is one caption all is as if there were no others."""
+    config = make_config(training={"seed": 5, "max_train_steps": 4})
+
+    def losses(variants: tuple[str, ...]) -> list[float]:
+        trainer = make_trainer(config, variants=variants)
+        return [report.loss for report in run(trainer)[0]]
+
+    alone = losses(())
+    several = losses(("zork, far away", "zork, in a park"))
+    assert several == losses(("zork, far away", "zork, in a park"))
+    assert several != alone
 
 
 def run(trainer: Trainer, *, stop_after: int | None = None) -> tuple[list[StepReport], dict[str, Any] | None]:

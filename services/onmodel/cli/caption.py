@@ -95,7 +95,9 @@ def _with(wording: "CaptionConfig", changes: dict[str, Any]) -> "CaptionConfig":
     return validate(type(wording), {**wording.model_dump(), **changes}, "caption")
 
 
-def _look(dataset: "Dataset", detector: str, detector_config: Path | None, services: str | None) -> "dict[str, Row]":
+def _look(
+    dataset: "Dataset", detector: str | None, detector_config: Path | None, services: str | None
+) -> "dict[str, Row]":
     """What every picture shows, from the facts beside the dataset or the detection service."""
     from onmodel.common.convert import ModelInfo
     from onmodel.core.config import load

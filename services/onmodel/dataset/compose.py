@@ -146,7 +146,7 @@ def _place_main(
         scale = min(1.0, config.far_height * float(rng.uniform(0.85, 1.1)) * height / box.height)
         wide, high = box.width * scale, box.height * scale
         left = float(rng.uniform(0.06 * width, max(0.06 * width, 0.94 * width - wide)))
-        bottom = float(rng.uniform(0.72, 0.9)) * height
+        bottom = float(rng.uniform(0.78, 0.92)) * height
         return Placed(cutout, Box(round(left), round(bottom - high), round(left) + wide, round(bottom - high) + high))
     shift = 0.0
     if moves:

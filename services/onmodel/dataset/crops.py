@@ -119,12 +119,20 @@ def can_widen(row: Row) -> bool:
 def has_even_edges(image: RGB, tolerance: float = 6.0) -> bool:
     """Whether a picture's edges may be continued without stripes.
 
-    Rows above and below must be even: the deviation of their grey levels is small. Left and right edges may change
-    slowly, or at a horizon or two, which go on as horizons; more steps would become stripes.
+    Rows above and below must be even: grey levels hardly deviate, and lie on a smooth curve, which the end of a shadow
+    does not. Left and right edges may change slowly, or at a horizon or two, which go on as horizons; more steps would
+    become stripes.
     """
     grey = image.astype(np.float32).mean(axis=2)
+    ends = grey[[0, -1]]
+    at = np.linspace(-1, 1, grey.shape[1])
+    curves = np.polynomial.polynomial.polyval(at, np.polynomial.polynomial.polyfit(at, ends.T, 2))
     steps = np.abs(np.diff(grey[:, [0, -1]], axis=0)) > tolerance
-    return bool(grey[[0, -1]].std(axis=1).max() <= tolerance and steps.sum(axis=0).max() <= max(4, 0.02 * len(grey)))
+    return bool(
+        ends.std(axis=1).max() <= tolerance
+        and np.abs(ends - curves).max() <= tolerance / 2
+        and steps.sum(axis=0).max() <= max(4, 0.02 * len(grey))
+    )
 
 
 def widen(image: RGB, row: Row, config: CropConfig, rng: np.random.Generator) -> tuple[RGB, Numbers]:

@@ -177,7 +177,7 @@ def _encode_captions(
 ) -> dict[str, str]:
     """Encode the captions that the cache lacks; returns the cache key of each caption, the empty one included."""
     weights = family.caption_hash()
-    captions = sorted({"", *(picture.caption for picture in pictures)})
+    captions = sorted({"", *(caption for picture in pictures for caption in picture.captions)})
     keys = {caption: content_hash(f"{weights} {caption}".encode()) for caption in captions}
     missing = [caption for caption in captions[rank::world_size] if cache.get(keys[caption]) is None]
     for batch in _chunks(missing, CAPTIONS_AT_ONCE):

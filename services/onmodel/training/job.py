@@ -38,6 +38,13 @@ class TrainingPicture:
     """SHA-256 of the file's bytes; empty for a file that cannot be read."""
     class_tokens: str | None = None
     """What the folder's name calls the character, in a `10_name class` folder."""
+    variants: tuple[str, ...] = ()
+    """Further captions; each showing draws one of all."""
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """All captions, the first one first."""
+        return (self.caption, *self.variants)
 
 
 @dataclass(frozen=True)

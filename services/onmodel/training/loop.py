@@ -196,9 +196,9 @@ class Trainer:
         timesteps = torch.randint(self._schedule.timesteps, (len(latents),), generator=generator)
         dropped = torch.rand(len(latents), generator=generator) < self._config.data.caption_dropout_rate
         mine = slice(self._workers.rank, None, self._workers.world_size)
+        said = self._drawn(batch)
         captions = [
-            EMPTY_CAPTION if drop else data.pictures[index].caption
-            for index, drop in zip(batch.pictures[mine], dropped[mine].tolist(), strict=True)
+            EMPTY_CAPTION if drop else caption for caption, drop in zip(said[mine], dropped[mine].tolist(), strict=True)
         ]
         if not captions:
             return None
@@ -210,6 +210,14 @@ class Trainer:
         kind = self._schedule.prediction_type
         wanted = loss.target(latents, noise, alphas, kind)
         return loss.picture_losses(prediction, wanted, alphas, kind, advanced.min_snr_gamma)
+
+    def _drawn(self, batch: Batch) -> list[str]:
+        """A caption of each picture: where it has several, one drawn anew each time, the same on all workers."""
+        # A generator of its own: a set without variants trains as it did before there were any.
+        generator = seeded(self._config.training.seed, self.step, *batch.pictures, 3)
+        drawn = torch.rand(len(batch.pictures), generator=generator).tolist()
+        lines = [self._data.pictures[index].captions for index in batch.pictures]
+        return [each[int(place * len(each))] for each, place in zip(lines, drawn, strict=True)]
 
     def _conditioning(self, captions: Sequence[str]) -> Tensor:
         if not self._data.conditioning:

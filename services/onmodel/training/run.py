@@ -132,7 +132,7 @@ def _pictures(config: TrainConfig) -> list[TrainingPicture]:
     """The dataset's pictures. Raises as `load_dataset`."""
     dataset = load_dataset(Path(config.data.train_data_dir))
     return [
-        TrainingPicture(p.path.resolve(), p.caption, p.repeats, _hash_or_empty(p), p.class_tokens)
+        TrainingPicture(p.path.resolve(), p.caption, p.repeats, _hash_or_empty(p), p.class_tokens, p.variants)
         for p in dataset.pictures
     ]
 
@@ -147,7 +147,7 @@ def _hash_or_empty(picture: Picture) -> str:
 
 def _dataset_hash(pictures: Iterable[TrainingPicture]) -> str:
     """Hash of what is trained on: contents, captions and repeats, in order; paths do not count."""
-    facts = [[picture.hash, picture.caption, picture.repeats] for picture in pictures]
+    facts = [[picture.hash, picture.caption, picture.repeats, *picture.variants] for picture in pictures]
     return content_hash(json.dumps(facts).encode())
 
 

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,12 +44,13 @@ def command(
     """Take from films the frames that a profile asks for."""
     from onmodel.core.config import load
     from onmodel.core.errors import UserError
+    from onmodel.core.files import existing
     from onmodel.core.progress import console
     from onmodel.dataset.report import terminal
     from onmodel.detection.config import DetectorConfig
     from onmodel.film.extract import ExtractConfig, extract
     from onmodel.film.look import LookConfig
-    from onmodel.film.profile import load_profile
+    from onmodel.film.profile import load_profile, refuse_unreachable
     from onmodel.film.records import PAGE
     from onmodel.film.report import lines, table
     from onmodel.scoring.config import ScorerConfig
@@ -69,9 +70,12 @@ def command(
     seeing = load(DetectorConfig, detector_config) if detector_config else DetectorConfig.preset(detector)
     scoring = ScorerConfig.model_validate({"model": scorer, "pretrained": scorer_pretrained})
     looking = LookConfig(seeing, scoring, services)
-    with console.status("loading the models"):
-        look = looking.open()
-    with _watching() as watch:
+    refuse_unreachable(asked, seeing.shots, str(profile))
+    for film in films:
+        existing(film, "film")
+    with ExitStack() as stack:
+        with console.status("loading the models"):
+            look = stack.enter_context(closing(looking.open()))
         result = extract(
             films,
             asked,
@@ -85,7 +89,7 @@ def command(
             resume=resume,
             stop_when_met=stop_when_met,
             trigger=trigger,
-            watch=watch,
+            watch=stack.enter_context(_watching()),
         )
     if json:
         typer.echo(result.model_dump_json())

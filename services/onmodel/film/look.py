@@ -134,6 +134,10 @@ class LocalLook:
         """See `Look.embed_texts`."""
         return self._scorer.embed_texts(texts)
 
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
     def _spread(
         self, items: Sequence[Item], batch: int, work: Callable[[Sequence[Item]], list[Answer]]
     ) -> list[Answer]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from onmodel.core.vocabulary import ShotType
 from onmodel.toybox import backdrop
-from onmodel.toybox.body import Pose
+from onmodel.toybox.body import Pose, proportions
 from onmodel.toybox.character import Character
 from onmodel.toybox.dataset import Plan, scene_for
 from onmodel.toybox.occluder import Occluder
@@ -154,8 +154,13 @@ def _is_framed(scene: Scene) -> bool:
     left, _, right, crown = extent(shapes, head_only=True)
     if scene.shot_type in (ShotType.FULL_BODY, ShotType.FAR):
         return left >= 0 and right <= 1 and low >= 0 and high <= 1
-    # In company, a close-up's head may be cut by a side even at rest.
-    return low < 0 and crown <= 1
+    # Where the lower edge cuts the body, within a little of what `scene` allows a shot type: a close-up stays at the
+    # shoulders and a medium shot reaches the hips. In company, a close-up's head may be cut by a side even at rest.
+    person = scene.people[0]
+    body, edge = proportions(person.character), -person.foot_y / person.unit
+    if scene.shot_type is ShotType.CLOSE_UP:
+        return crown <= 1 and edge >= body.shoulder - 0.5 * body.head
+    return low < 0 and crown <= 1 and edge <= 1.06 * body.hip
 
 
 def _seen_person(person: Person, view: View) -> Person:

@@ -62,6 +62,14 @@ def test_a_shot_type_that_its_neighbours_deny_is_not_believed() -> None:
     assert "far" in alone.scores
 
 
+def test_an_uncertain_shot_type_hears_its_neighbours() -> None:
+    rows = judged([row(t, WHOLE) for t in (0.0, 0.3, 0.6)] + [row(0.9, SMALL)])
+    assert rows[3].voted is ShotType.FULL_BODY
+    assert "far" not in rows[3].sure
+    # Two that disagree elect nobody.
+    assert judged([row(0.0, WHOLE), row(0.3, SMALL), row(0.6, WHOLE)])[0].voted is None
+
+
 def test_certainty_is_low_at_a_threshold() -> None:
     def sure(height: float) -> float:
         found = Detections(100, 100, (Instance(Box(40, 50 - height / 2, 60, 50 + height / 2), 0.9, "character"),))

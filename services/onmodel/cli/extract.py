@@ -145,13 +145,11 @@ def _watching() -> "Generator[Watch]":
             nonlocal done
             done += frames
             if shown is not None:
-                rate = done / max(time.monotonic() - start, 1e-3)
-                shown.advance(frames, f"{rate:.0f} frames/s{found}")
+                shown.advance(frames, f"{done / max(time.monotonic() - start, 1e-3):.0f} frames/s{found}")
 
         def tell(scenes: dict[str, tuple[int, int]]) -> None:
             nonlocal found
-            found = " · " + " · ".join(f"{name} {able}/{target}" for name, (able, target) in scenes.items())
-            if shown is not None:
-                shown.advance(0, found.removeprefix(" · "))
+            found = "".join(f" · {name} {able}/{target}" for name, (able, target) in scenes.items())
+            advance(0)
 
         yield Watch(begin, advance, tell)

@@ -1,6 +1,7 @@
 """Which scenes each candidate serves, how well, and why not: decided over all films together."""
 
 import bisect
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -64,6 +65,8 @@ class Judged:
     """The same with its neighbours heard; empty where our character is not seen."""
     refusals: dict[str, str] = field(default_factory=dict[str, str])
     """Scene -> why the frame cannot serve it."""
+    voted: ShotType | None = None
+    """The shot type of most of its neighbours in the shot, where they agree."""
     least: float = 0.0
     """Certainty from which a category is believed."""
     stranger: bool = False
@@ -116,6 +119,7 @@ def judge(
         _identify(rows, thresholds[0], config)
     for row in rows:
         row.scores, row.refusals, row.certainties, row.least = {}, {}, {}, config.min_certainty
+        row.voted = None
         if row.main is not None and row.looked.detected is not None:
             row.height_ratio = row.main.box.height / row.looked.detected.detections.height
         if row.main is not None and not row.stranger:
@@ -239,13 +243,25 @@ def others(row: Judged, shots: ShotConfig, config: JudgeConfig) -> list[Instance
 
 
 def _agreement(rows: Sequence[Judged], config: JudgeConfig) -> dict[int, dict[str, float]]:
-    """Row number -> category -> share of its neighbours in the shot that are of it too; nothing without neighbours."""
+    """Row number -> category -> share of its neighbours in the shot that are of it too; nothing without neighbours.
+
+    Also notes what shot type most of them are of.
+    """
     shares: dict[int, dict[str, float]] = {}
     for number, near in _neighbours(rows, config):
         beside = [rows[n].certainties for n in near if rows[n].certainties]
         if beside:
+            rows[number].voted = _vote([rows[n].decision for n in near if rows[n].certainties])
             shares[number] = {c: sum(c in o for o in beside) / len(beside) for c in rows[number].certainties}
     return shares
+
+
+def _vote(decisions: Sequence[Decision | None]) -> ShotType | None:
+    kinds = Counter(d.shot_type for d in decisions if d is not None and d.shot_type is not ShotType.UNCLASSIFIED)
+    if not kinds:
+        return None
+    ((kind, count),) = kinds.most_common(1)
+    return kind if count >= 2 and count >= 0.6 * len(decisions) else None
 
 
 def _refuse(

@@ -92,7 +92,7 @@ def write(
     """
     rows = gathered.rows
     for row in rows:
-        _drop_doubtful(row)
+        _settle(row)
     files = _names(rows, chosen, films)
     _remove_others(folder, set(files.values()))
     facts = Facts(folder / FACTS)
@@ -127,13 +127,21 @@ def write(
     return result
 
 
-def _drop_doubtful(row: Judged) -> None:
-    """Take back an occlusion that colours alone suggest and that is not certain: what is written counts as a fact."""
+def _settle(row: Judged) -> None:
+    """Mend what is doubtful, since what is written counts as a fact.
+
+    An occlusion that colours alone suggest is taken back where it is not certain, and a shot type that is not gives
+    way to the one that the neighbours agree on.
+    """
     found = row.looked.detected
-    doubtful = "occlusion" in row.certainties and "occlusion" not in row.sure
-    if found is not None and doubtful and row.looked.hidden:
-        attributes = found.decision.attributes - {Attribute.OCCLUSION}
-        row.looked.detected = Detected(found.detections, replace(found.decision, attributes=attributes))
+    if found is None or not row.certainties:
+        return
+    decision = found.decision
+    if row.looked.hidden and Attribute.OCCLUSION.value not in row.sure:
+        decision = replace(decision, attributes=decision.attributes - {Attribute.OCCLUSION})
+    if row.voted is not None and row.voted is not decision.shot_type and decision.shot_type.value not in row.sure:
+        decision = replace(decision, shot_type=row.voted, reason="as the frames around it in its shot")
+    row.looked.detected = Detected(found.detections, decision)
 
 
 def _remove_others(folder: Path, kept: set[str]) -> None:

@@ -160,8 +160,9 @@ def test_main_characters_decide_the_folder(clustered: Path) -> None:
 
 
 def test_corrected_labels_go_along(clustered: Path) -> None:
-    (target,) = [row["target"] for row in rows_of(clustered) if row["file"] == "p_000.png" and row["main"]]
-    label = next(iter(read_labels((clustered / target).parent).values()))
+    (row,) = [row for row in rows_of(clustered) if row["file"] == "p_000.png" and row["main"]]
+    assert row["shot_type"] == "far"
+    label = next(iter(read_labels((clustered / row["target"]).parent).values()))
     assert (label.file, label.shot_type) == ("p_000.png", ShotType.FAR)
 
 
@@ -218,7 +219,7 @@ def test_what_is_not_ours_is_not_replaced(world: World, clustered: Path, tmp_pat
         with pytest.raises(UserError, match=match):
             verb.command(world.folder, out)
 
-    refuse(world.folder, "which is to be clustered; give --output-dir another folder")
+    refuse(world.folder, "which is to be clustered; give another --output-dir")
     refuse(world.folder.parent, "which is to be clustered")
     (tmp_path / "diary.txt").write_text("kept")
     refuse(tmp_path, r"holds diary\.txt, which clustering did not make")

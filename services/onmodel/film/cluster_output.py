@@ -4,7 +4,7 @@ import base64
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from onmodel.dataset.derived import Names, read_lineage, write_lineage
 from onmodel.dataset.facts import FILE as FACTS
 from onmodel.dataset.facts import Facts
 from onmodel.dataset.folder import Dataset
-from onmodel.dataset.labels import read_labels, write_labels
+from onmodel.dataset.labels import Label, read_labels, write_labels
 from onmodel.film.cluster import Clustering, Member, Seen
 
 TABLE = "clusters.parquet"
@@ -95,20 +95,22 @@ def refuse_foreign(output_dir: Path, dataset: Dataset) -> None:
     target = output_dir.resolve()
     inside = next((p.path for p in dataset.pictures if p.path.resolve().is_relative_to(target)), None)
     if inside is not None:
-        raise UserError(
-            f"{output_dir}: holds {inside.name}, which is to be clustered; give --output-dir another folder"
-        )
+        raise UserError(f"{output_dir}: holds {inside.name}, which is to be clustered; give another --output-dir")
     if not output_dir.is_dir():
         return
-    known = {TABLE, PAGE}
-    if (output_dir / TABLE).is_file():
-        targets = pq.read_table(output_dir / TABLE, columns=["target"]).column("target").to_pylist()
-        known |= {str(name).split("/")[0] for name in targets if name is not None}
+    known = {TABLE, PAGE} | _folders(output_dir / TABLE)
     other = sorted(p.name for p in output_dir.iterdir() if p.name not in known)
     if other:
-        raise UserError(
-            f"{output_dir}: holds {other[0]}, which clustering did not make; give --output-dir another folder"
-        )
+        raise UserError(f"{output_dir}: holds {other[0]}, which clustering did not make; give another --output-dir")
+
+
+def _folders(table: Path) -> set[str]:
+    """Names of the folders that an earlier clustering wrote; none where its table cannot be read."""
+    try:
+        targets = pq.read_table(table, columns=["target"]).column("target").to_pylist()
+    except (OSError, pa.ArrowException):
+        return set()
+    return {str(name).split("/")[0] for name in targets if name is not None}
 
 
 def write(clustering: Clustering, dataset: Dataset, output_dir: Path, detector: tuple[str, str]) -> ClusterResult:
@@ -126,14 +128,17 @@ def write(clustering: Clustering, dataset: Dataset, output_dir: Path, detector: 
     """
     refuse_foreign(output_dir, dataset)
     targets = _targets(clustering.seen)
+    labels = read_labels(dataset.path)
     result = _summary(clustering, output_dir)
     with folder_aside(output_dir) as aside:
         groups: dict[str, list[Seen]] = {}
         for seen in clustering.seen:
             groups.setdefault(_folder_of(seen), []).append(seen)
         for name, members in groups.items():
-            _write_folder(aside / name, members, targets, dataset, detector)
-        rows = [row for seen in clustering.seen for row in _rows(seen, targets[seen.file])]
+            _write_folder(aside / name, members, targets, dataset, labels, detector)
+        rows = [
+            row for seen in clustering.seen for row in _rows(seen, targets[seen.file], labels.get(seen.picture.hash))
+        ]
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), aside / TABLE, compression="zstd")
         (aside / PAGE).write_text(page(clustering, result, dataset), encoding="utf-8")
     return result
@@ -156,11 +161,15 @@ def _folder_of(seen: Seen) -> str:
 
 
 def _write_folder(
-    folder: Path, members: Sequence[Seen], targets: dict[str, str], dataset: Dataset, detector: tuple[str, str]
+    folder: Path,
+    members: Sequence[Seen],
+    targets: Mapping[str, str],
+    dataset: Dataset,
+    labels: Mapping[str, Label],
+    detector: tuple[str, str],
 ) -> None:
     folder.mkdir()
     facts = Facts(folder / FACTS)
-    labels = read_labels(dataset.path)
     lineage = read_lineage(dataset.path)
     kept_labels, kept_lines = [], []
     for seen in members:
@@ -188,14 +197,18 @@ def _link(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _rows(seen: Seen, target: str) -> list[dict[str, Any]]:
+def _rows(seen: Seen, target: str, label: Label | None) -> list[dict[str, Any]]:
     detections, decision = seen.found.detections, seen.found.decision
+    shot, attributes = decision.shot_type, decision.attributes
+    if label is not None:
+        shot = shot if label.shot_type is None else label.shot_type
+        attributes = attributes if label.attributes is None else frozenset(label.attributes)
     head: dict[str, Any] = {
         "file": seen.file,
         "hash": seen.picture.hash,
         "target": target,
-        "shot_type": decision.shot_type.value,
-        "attributes": sorted(a.value for a in decision.attributes),
+        "shot_type": shot.value,
+        "attributes": sorted(a.value for a in attributes),
         "width": detections.width,
         "height": detections.height,
     }

@@ -75,9 +75,9 @@ def command(
     loaded = load_dataset(dataset)
     known = load(Analysis, analysis)
     ranges = load_recommended(recommended)
-    check_place([loaded.path], output_dir)
-    settings = _detector(known, detector, detector_config)
     folders = (backgrounds or [], companions or [], foregrounds or [])
+    check_place([loaded.path, *(folder for given in folders for folder in given)], output_dir)
+    settings = _detector(known, detector, detector_config)
     crop = default_crop(known)
     crop = dataclasses.replace(crop, min_side=min_side, resolution=resolution or crop.resolution)
 

@@ -236,20 +236,23 @@ def _unreachable(
         got = f"{LABELS[name]}: {after[name]:.1f} % of {low:g}–{high:g} %"
         if after[name] < low - 0.05:
             lacking = True
-            more = int(np.ceil((low - after[name]) / 100 * total))
-            free = [n for n in members if not items[n].synthetic]
+            more = int(np.ceil((low - after[name]) / 100 * wanted.size))
+            few = f"the {len(members)} pictures that show it" if len(members) > 1 else "the one picture that shows it"
+            limits = [1 if items[n].synthetic else wanted.max_repeats for n in members]
             if not members:
                 sentences.append(f"{got}; nothing shows it and crops cannot make it: add about {more} new pictures")
-            elif free and all(members[n] >= wanted.max_repeats for n in free):
-                sentences.append(
-                    f"{got}; its {len(free)} pictures are at the limit of {wanted.max_repeats} repeats: add new ones"
-                )
+            elif all(members[n] >= limit for n, limit in zip(members, limits, strict=True)):
+                most = "once each, being synthetic" if max(limits) == 1 else f"at most {wanted.max_repeats} times"
+                sentences.append(f"{got}; {few} may be shown {most}: add about {more} new ones")
             else:
-                sentences.append(
-                    f"{got}; more of its {len(members)} pictures would push other categories out of theirs"
-                )
+                sentences.append(f"{got}; more of {few} would push other categories out of theirs")
         elif after[name] > high + 0.05:
             sentences.append(f"{got}; more than recommended, since its pictures fill other gaps")
+    synthetic = sum(repeats for n, repeats in used.items() if items[n].synthetic)
+    if lacking and 0 < wanted.max_synthetic < 1 and synthetic >= 0.98 * wanted.max_synthetic * total:
+        sentences.append(
+            f"synthetic pictures are at their cap of {wanted.max_synthetic:.0%}; --max-synthetic raises it"
+        )
     command = (
         f"onmodel extract FILM --plan analysis.json --profile missing.json "
         f"--reference REFERENCES --output-dir {dataset.path.resolve().name}_frames"

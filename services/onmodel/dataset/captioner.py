@@ -67,7 +67,8 @@ class Captioner:
             pictures: list[Any] = []
             for data in batch:
                 try:
-                    pictures.append(decode(data))
+                    # A copy: what Pillow decodes is read-only, and torch warns of that.
+                    pictures.append(decode(data).copy())
                 except ImageError:
                     pictures.append(None)
             sentences = iter(self._sentences([p for p in pictures if p is not None]))

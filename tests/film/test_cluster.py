@@ -257,7 +257,8 @@ def test_pictures_of_one_name_are_told_apart(world: World, tmp_path: Path) -> No
     assert written == ["x.png", "x_2.png"]
 
 
-def test_colours_are_the_character_s_not_the_place_s() -> None:
+@pytest.mark.parametrize("outlined", [True, False])
+def test_colours_are_the_character_s_not_the_place_s(outlined: bool) -> None:
     config = SignatureConfig()
     people = cast()
     colours: dict[int, list[np.ndarray]] = {0: [], 1: []}
@@ -272,7 +273,7 @@ def test_colours_are_the_character_s_not_the_place_s() -> None:
             main = drawn.truth.characters[0]
             assert main.visible_box is not None
             found = Detections(160, 160, (Instance(main.visible_box, 1.0, "character", main.face_box),))
-            made = cut(drawn.image, found, 0, config)
+            made = cut(drawn.image, found, 0, config, outlined=outlined)
             assert made.crop.shape == made.head.shape == (224, 224, 3)
             colours[who].append(np.concatenate([made.head_colours, made.chest_colours]))
     same = min(float(a @ b) for rows in colours.values() for a in rows for b in rows)

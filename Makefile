@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
+TEST_PROCESSES ?= 2
 # Debian's names of what runs need (libraries that OpenCV loads) and what tests need besides;
 # installed only where we may (root, apt-get) and where they are missing.
 DEBIAN_RUN  := libgl1 libglib2.0-0
@@ -46,8 +47,10 @@ check: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
 
+# Two at a time, a file each: most tests that start a cluster wait half their time. One thread each, since two
+# processes with two threads each are slower on two cores.
 test: setup debian-test check
-	@$(BIN)/pytest
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile
 
 # Every benchmark prints `name | value | target | met`; ratios against a peer or a limit, taken in one run.
 bench: setup

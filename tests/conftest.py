@@ -16,6 +16,12 @@ def shared_assets() -> Path:
     return SHARED_ASSETS
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start clusters first: they take longest, and side by side nothing may be left to wait for one."""
+    slow = {item.path for item in items if item.get_closest_marker("ray") is not None}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 CLIP_CONFIG = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},

@@ -128,7 +128,7 @@ def run_demo(out: Path, config: DemoConfig) -> "Comparison":
     with measuring(None, "toybox", None, "toybox", None) as (services, measured_with):
         first = steps.run("Analyse it", lambda: _analyse(places, 1, services))
         steps.run("Train trial 1 on it", lambda: _train(places, config, 1))
-        steps.run("Fill its gaps", lambda: _augment(places, first))
+        steps.run("Fill its gaps", lambda: _augment(places, first, services))
         steps.run("Analyse the filled dataset", lambda: _analyse(places, 2, services))
         steps.run("Train trial 2 on it, as many steps", lambda: _train(places, config, 2))
         return steps.run(
@@ -192,7 +192,7 @@ def _analyse(places: Places, trial: int, services: "Services") -> "Analysis":
     return analysis
 
 
-def _augment(places: Places, analysis: "Analysis") -> None:
+def _augment(places: Places, analysis: "Analysis", services: "Services") -> None:
     from onmodel.dataset.augment import augment
     from onmodel.dataset.folder import load_dataset
 
@@ -200,7 +200,10 @@ def _augment(places: Places, analysis: "Analysis") -> None:
     if target.is_dir():
         return
     with bar("filling", None) as shown:
-        result = augment(load_dataset(places.dataset(1)), analysis, target, advance=shown.advance)
+        dataset = load_dataset(places.dataset(1))
+        result = augment(
+            dataset, analysis, target, verify=services.detection.detect, sees_things_in_front=True, advance=shown.advance
+        )
     console.print(f"{result.pictures} pictures, {result.pictures - result.copied} of them derived", highlight=False)
 
 

@@ -5,13 +5,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from onmodel.core.errors import UserError
 from onmodel.core.images import RGB, encode_png
-from onmodel.core.vocabulary import Box
+from onmodel.core.vocabulary import Box, ShotType
 from onmodel.film.identity import (
+    BINS,
     Character,
     IdentityConfig,
     build,
@@ -19,7 +18,7 @@ from onmodel.film.identity import (
     likeness,
     load_character,
     signature,
-    split,
+    threshold,
 )
 
 from .made import LightLook, scene
@@ -74,6 +73,17 @@ def test_something_in_front_is_seen_by_its_colour() -> None:
     assert hidden_share(gap, BOX, ours) < 0.02
 
 
+def test_where_a_colour_is_counts() -> None:
+    top, bottom = dressed((230, 120, 20)), dressed((40, 60, 220))
+    upper = np.concatenate([top[:50], bottom[50:]])
+    lower = np.concatenate([bottom[:50], top[50:]])
+    ours = Character("c", unit(1, 0)[None], signature(upper, BOX)[None], 1.0)
+    rows = np.stack([signature(upper, BOX), signature(lower, BOX)])
+    same, turned = likeness(np.stack([unit(1, 0)] * 2), rows, ours, CONFIG)
+    assert same > 0.99
+    assert turned < same - 0.1
+
+
 def references(*groups: tuple[RGB, int]) -> tuple[np.ndarray, np.ndarray, list[Path]]:
     pictures = [image for image, count in groups for _ in range(count)]
     rows = [unit(1, n) for n, (_, count) in enumerate(groups) for _ in range(count)]
@@ -96,17 +106,12 @@ def test_one_odd_reference_is_named() -> None:
     assert not build("c", rows[:4], colours[:4], names[:4], CONFIG, ()).notes
 
 
-@given(st.lists(st.floats(-1, 1, width=32), max_size=60), st.floats(0.3, 0.99))
-def test_the_threshold_stays_near_the_references(values: list[float], genuine: float) -> None:
-    ours = Character("c", np.zeros((3, 2), np.float32), np.zeros((3, 100), np.float32), genuine)
-    found = split(values, ours, CONFIG)
-    assert genuine - CONFIG.slack - 1e-9 <= found <= genuine - 0.05 + 1e-9
-
-
-def test_the_threshold_parts_two_groups() -> None:
-    ours = Character("c", np.zeros((3, 2), np.float32), np.zeros((3, 100), np.float32), 0.85)
-    assert 0.72 < split([0.7, 0.71, 0.69, 0.7, 0.72, 0.8, 0.82, 0.81, 0.83, 0.8], ours, CONFIG) < 0.8
-    assert split([0.1, 0.9] * 8, ours, IdentityConfig(threshold=0.4)) == 0.4
+def test_the_threshold_follows_the_references_and_the_framing() -> None:
+    ours = Character("c", np.zeros((3, 2), np.float32), np.zeros((3, BINS), np.float32), 0.85)
+    by_framing = {shot: threshold(ours, shot, CONFIG) for shot in ShotType}
+    assert all(0.85 - 0.2 < value < 0.85 for value in by_framing.values())
+    assert by_framing[ShotType.CLOSE_UP] > by_framing[ShotType.FULL_BODY] > by_framing[ShotType.FAR]
+    assert threshold(ours, ShotType.FAR, IdentityConfig(threshold=0.4)) == 0.4
 
 
 def test_a_reference_folder_is_read(tmp_path: Path) -> None:

@@ -12,12 +12,14 @@ from onmodel.detection.config import DetectorConfig
 from onmodel.detection.convert import Detected
 from onmodel.detection.rules import decide_for
 from onmodel.film.chunk import Looked
+from onmodel.film.identity import Character, IdentityConfig, Slack
 from onmodel.film.judge import JudgeConfig, Judged, certainty, judge
 from onmodel.film.profile import Profile
 from onmodel.film.select import SelectConfig, select
 
 SHOTS = DetectorConfig.preset("film").shots
 CONFIG = JudgeConfig()
+OURS = Character("ours", np.zeros((3, 2), np.float32), np.zeros((3, 3), np.float32), 0.9)
 WHOLE = Box(30, 20, 60, 80)
 SMALL = Box(40, 40, 50, 65)
 
@@ -37,7 +39,8 @@ def row(
 def judged(rows: list[Judged], threshold: float | None = None, **scenes: dict[str, object]) -> list[Judged]:
     asked = scenes or {"full_body": {"target": 5}, "far": {"target": 5}, "multi_character": {"target": 5}}
     profile = Profile.model_validate({"priority_scenes": asked})
-    judge(rows, profile, () if threshold is None else (threshold,), ("",), 0.9, SHOTS, CONFIG)
+    ours = () if threshold is None else (OURS,)
+    judge(rows, profile, ("",) if ours else (), ours, IdentityConfig(threshold=threshold), SHOTS, CONFIG)
     return rows
 
 
@@ -51,6 +54,15 @@ def test_the_neighbours_decide_who_is_ours() -> None:
     far_off = [row(0.0, WHOLE, like=0.9), row(0.5, Box(80, 20, 99, 80), like=0.4)]
     judged(far_off, threshold=0.6)
     assert [r.stranger for r in far_off] == [False, True]
+
+
+def test_each_framing_has_its_own_threshold() -> None:
+    # As like as references are to each other, less a little: more less where the character is small.
+    slack = Slack(full_body=0.1, far=0.3)
+    rows = [row(0.0, WHOLE, shot=0, like=0.7), row(5.0, SMALL, shot=1, like=0.7)]
+    profile = Profile.model_validate({"priority_scenes": {"full_body": {"target": 5}, "far": {"target": 5}}})
+    judge(rows, profile, ("",), (OURS,), IdentityConfig(slack=slack), SHOTS, CONFIG)
+    assert [r.stranger for r in rows] == [True, False]
 
 
 def test_a_shot_type_that_its_neighbours_deny_is_not_believed() -> None:

@@ -180,7 +180,11 @@ def _look_at(
 ) -> list[Looked]:
     images = [picture for _, picture in batch if picture is not None]
     found = look.detect(images) if images else []
-    crops = [crop_of(image, i.box) for image, d in zip(images, found, strict=True) for i in d.detections.instances]
+    crops = [
+        crop_of(image, instance.box, d.detections.occluders)
+        for image, d in zip(images, found, strict=True)
+        for instance in d.detections.instances
+    ]
     embedded = look.embed(crops) if questions.characters else np.zeros((len(crops), 0), np.float32)
     rows: list[Looked] = []
     looked: list[tuple[Looked, RGB]] = []
@@ -211,7 +215,7 @@ def _compare(row: Looked, picture: RGB, embedded: npt.NDArray[np.float32], quest
     boxes = [instance.box for instance in row.detected.detections.instances]
     if not boxes or not questions.characters:
         return
-    colours = np.stack([signature(picture, box) for box in boxes])
+    colours = np.stack([signature(picture, box, row.detected.detections.occluders) for box in boxes])
     row.likeness = tuple(
         tuple(round(float(v), 6) for v in likeness(embedded, colours, character, questions.identity))
         for character in questions.characters

@@ -18,13 +18,13 @@ from pydantic import Field
 from onmodel.core.config import Config
 from onmodel.core.errors import UserError
 from onmodel.core.files import content_hash
-from onmodel.core.vocabulary import Attribute
+from onmodel.core.vocabulary import Attribute, ShotType
 from onmodel.dataset.facts import FILE as FACTS
 from onmodel.film import chunk
 from onmodel.film.candidates import SamplingConfig
 from onmodel.film.chunk import Questions, Task
 from onmodel.film.decode import Film, pieces, probe
-from onmodel.film.identity import Character, IdentityConfig, load_character, split
+from onmodel.film.identity import Character, IdentityConfig, load_character, threshold
 from onmodel.film.judge import JudgeConfig, Judged, judge
 from onmodel.film.look import Look
 from onmodel.film.output import Gathered, write
@@ -160,9 +160,9 @@ class _Asking:
     def tasks(self, look: Look, knows_occluders: bool) -> list[Task]:
         identity = self.config.identity
         queries = [(name, scene.queries) for name, scene in self.profile.scenes() if scene.queries]
-        floor = self.characters[0].genuine - identity.slack - _DOUBT if self.characters else -1.0
-        if identity.threshold is not None:
-            floor = min(floor, identity.threshold)
+        floor = -1.0
+        if self.characters:
+            floor = min(threshold(self.characters[0], shot, identity) for shot in ShotType) - _DOUBT
         categories = frozenset(SCENES[name] for name, _ in self.profile.scenes())
         questions = Questions(
             self.characters,
@@ -181,16 +181,8 @@ class _Asking:
 
     def judge(self, rows: list[Judged], look: Look) -> None:
         """Decide what each candidate serves; may be called again as rows are added."""
-        thresholds = [
-            split(
-                [v for row in rows if row.looked.likeness for v in row.looked.likeness[index]],
-                character,
-                self.config.identity,
-            )
-            for index, character in enumerate(self.characters)
-        ]
-        genuine = self.characters[0].genuine if self.characters else 1.0
-        judge(rows, self.profile, thresholds, self.names, genuine, look.thresholds, self.config.judge)
+        config = self.config
+        judge(rows, self.profile, self.names, self.characters, config.identity, look.thresholds, config.judge)
 
 
 def _probe_all(films: Sequence[Path]) -> list[Film]:

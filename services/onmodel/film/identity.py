@@ -1,7 +1,8 @@
 """Is it our character? Likeness to a few reference pictures, from an embedding and a colour signature together.
 
-Measured on hand-labelled instances: area under the ROC curve on a film 0.90 by the bundled CLIP alone, 0.95 by colours
-alone; on a rendered one, whose world that CLIP knows, 0.98 by CLIP and 0.96 by colours. Half and half does for both.
+Colours are taken in three bands from top to bottom: a blue cap over an orange shirt is not an orange cap over a blue
+shirt. Measured on labelled instances of a film (and of a rendered film, whose world the bundled CLIP knows): area under
+the ROC curve 0.90 (0.98) by CLIP alone, 0.95 (0.92) by colours without bands alone, 0.94 (0.99) by both as here.
 """
 
 import math
@@ -15,28 +16,48 @@ import numpy.typing as npt
 from pydantic import Field
 
 from onmodel.core.config import Config
-from onmodel.core.cutouts import grey_surroundings, square_crop
+from onmodel.core.cutouts import GREY, grey_surroundings, square_crop
 from onmodel.core.errors import ImageError, UserError
 from onmodel.core.images import RGB, SUFFIXES, load
-from onmodel.core.vocabulary import Box, Detections
+from onmodel.core.vocabulary import Box, Detections, ShotType
 from onmodel.film.look import Look
 
 Rows = npt.NDArray[np.float32]
 """float32 (n, width)."""
-BINS = 100
+COLOURS = 100
+BANDS = 3
+BINS = BANDS * COLOURS
 _SIDE = 96
+_ALONE = 0.8
+"""What a single reference is taken to score against others of its character, could it be asked."""
+
+
+class Slack(Config):
+    """How much less like the references than they are like each other an instance of ours may be, by its shot type.
+
+    The nearer the character, the more of the picture is face and hair, in which strangers are more alike; the further,
+    the fewer pixels there are to be alike in. Chosen on a rendered film of eight characters.
+    """
+
+    close_up: float = Field(default=0.06, ge=-1, le=1)
+    medium: float = Field(default=0.09, ge=-1, le=1)
+    full_body: float = Field(default=0.11, ge=-1, le=1)
+    far: float = Field(default=0.14, ge=-1, le=1)
+    unclassified: float = Field(default=0.11, ge=-1, le=1)
+
+    def of(self, shot: ShotType) -> float:
+        """For one shot type."""
+        return getattr(self, shot.value)
 
 
 class IdentityConfig(Config):
     """How likeness is made, and from where on a character is ours."""
 
-    colour_weight: float = Field(default=0.5, ge=0, le=1)
+    colour_weight: float = Field(default=0.4, ge=0, le=1)
     """Share of the colour signature in the likeness; the rest is CLIP's."""
     threshold: float | None = Field(default=None, ge=-1, le=1)
-    """Likeness from which a character is ours; None finds it between the two groups that a film's characters form."""
-    slack: float = Field(default=0.15, ge=0, le=1)
-    """The found threshold lies at most this much below what the references score against each other: on hand-labelled
-    instances of a film and of a rendered film that alone gives precision 0.90 and 1.00, recall 0.91 and 0.90."""
+    """Likeness from which a character is ours; None derives it from the references, see `slack`."""
+    slack: Slack = Slack()
     two_characters_gap: float = Field(default=0.25, ge=0, le=2)
     """References that fall into two groups, less alike by this much than each group is within, are refused."""
     hidden_share: float = Field(default=0.07, ge=0, le=1)
@@ -54,14 +75,32 @@ class Character:
     signatures: Rows
     """Square roots of colour histograms, unit rows (n, BINS)."""
     genuine: float
-    """Mean likeness of a reference to the others; 1 for a single one."""
+    """Mean likeness of a reference to the others."""
     notes: tuple[str, ...] = ()
 
 
-def crop_of(image: RGB, box: Box) -> RGB:
-    """What is embedded of a character: its square crop, the surroundings greyed."""
-    crop, _ = square_crop(image, box)
+def crop_of(image: RGB, box: Box, occluders: Sequence[Box] = ()) -> RGB:
+    """What is embedded of a character: its square crop, greyed where its surroundings are and what stands in front.
+
+    On half hidden characters of a rendered film this raises the area under the ROC curve from 0.988 to 0.996.
+    """
+    crop, _ = square_crop(covered(image, box, occluders), box)
     return grey_surroundings(crop, box.width / max(box.height, 1e-6))
+
+
+def covered(image: RGB, box: Box, occluders: Sequence[Box]) -> RGB:
+    """The picture with the things in front of `box` greyed; the picture itself where nothing is."""
+    inside = [thing for thing in occluders if thing.intersection(box) > 0]
+    if not inside:
+        return image
+    copy = image.copy()
+    for thing in inside:
+        copy[_slice(thing.y0, thing.y1), _slice(thing.x0, thing.x1)] = GREY
+    return copy
+
+
+def _slice(start: float, end: float) -> slice:
+    return slice(max(0, int(start)), max(0, int(np.ceil(end))))
 
 
 def _bins(image: RGB) -> npt.NDArray[np.int64]:
@@ -88,13 +127,21 @@ def _patch(image: RGB, box: Box) -> tuple[RGB, npt.NDArray[np.float64]] | None:
     return small, (x[None] / 0.9) ** 2 + (y[:, None] / 0.95) ** 2
 
 
-def signature(image: RGB, box: Box) -> npt.NDArray[np.float32]:
-    """Square root of the colour histogram in the box, weighted towards its middle: float32 (BINS,), unit length."""
+def signature(image: RGB, box: Box, occluders: Sequence[Box] = ()) -> npt.NDArray[np.float32]:
+    """Square root of the colour histogram of each band of the box, weighted towards its middle, things in front left
+    out: float32 (BINS,), unit length."""
     found = _patch(image, box)
     if found is None:
         return np.zeros(BINS, np.float32)
     patch, off = found
-    counts = np.bincount(_bins(patch).ravel(), weights=np.clip(1 - off, 0, 1).ravel(), minlength=BINS)
+    weights = np.clip(1 - off, 0, 1)
+    for thing in occluders:
+        across, down = patch.shape[1] / max(box.width, 1e-6), patch.shape[0] / max(box.height, 1e-6)
+        rows = _slice((thing.y0 - box.y0) * down, (thing.y1 - box.y0) * down)
+        weights[rows, _slice((thing.x0 - box.x0) * across, (thing.x1 - box.x0) * across)] = 0
+    band = np.arange(len(patch)) * BANDS // len(patch)
+    bins = _bins(patch) + COLOURS * band[:, None]
+    counts = np.bincount(bins.ravel(), weights=weights.ravel(), minlength=BINS)
     return np.sqrt(counts / max(float(counts.sum()), 1e-9)).astype(np.float32)
 
 
@@ -122,7 +169,7 @@ def hidden_share(image: RGB, box: Box, character: Character) -> float:
         return 0.0
     patch, off = found
     bins = _bins(cv2.GaussianBlur(patch, (3, 3), 0).astype(np.uint8))
-    own = (character.signatures.astype(np.float64) ** 2).mean(axis=0)
+    own = (character.signatures.astype(np.float64) ** 2).mean(axis=0).reshape(BANDS, COLOURS).sum(axis=0)
     core = off <= 0.55
     foreign = ((own[bins] < 0.003) & core & (patch.max(axis=2) >= 64)).astype(np.uint8)
     square = np.ones((3, 3), np.uint8)
@@ -138,33 +185,18 @@ def hidden_share(image: RGB, box: Box, character: Character) -> float:
 
 
 def _around(image: RGB, box: Box) -> npt.NDArray[np.float64]:
-    """Colour histogram of the picture outside the box: float64 (BINS,)."""
+    """Colour histogram of the picture outside the box: float64 (COLOURS,)."""
     scale = 160 / max(image.shape[:2])
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(np.uint8)
     outside = np.ones(small.shape[:2], dtype=np.bool_)
     x0, y0, x1, y1 = (round(v * scale) for v in box.as_tuple())
     outside[max(0, y0) : y1 + 1, max(0, x0) : x1 + 1] = False
-    return np.bincount(_bins(small)[outside], minlength=BINS) / max(1, int(outside.sum()))
+    return np.bincount(_bins(small)[outside], minlength=COLOURS) / max(1, int(outside.sum()))
 
 
-def split(values: Sequence[float], character: Character, config: IdentityConfig) -> float:
-    """The likeness from which an instance is the character, given that of all instances of the films.
-
-    Otsu's threshold: the cut that leaves the two groups least spread. It is kept near what the references score
-    against each other, since films with one character alone have but one group.
-    """
-    if config.threshold is not None:
-        return config.threshold
-    low, high = character.genuine - config.slack, character.genuine - 0.05
-    ordered = np.sort(np.asarray(values, np.float64))
-    if len(ordered) < 8 or character.genuine >= 1:
-        return low + 0.5 * (high - low)
-    counts = np.arange(1, len(ordered))
-    sums = np.cumsum(ordered)
-    left = sums[:-1] / counts
-    right = (sums[-1] - sums[:-1]) / (len(ordered) - counts)
-    best = int((counts * (len(ordered) - counts) * (right - left) ** 2).argmax())
-    return float(np.clip((ordered[best] + ordered[best + 1]) / 2, low, high))
+def threshold(character: Character, shot: ShotType, config: IdentityConfig) -> float:
+    """The likeness from which an instance, framed like that, is the character."""
+    return character.genuine - config.slack.of(shot) if config.threshold is None else config.threshold
 
 
 def main_box(detections: Detections, main: int | None) -> Box:
@@ -208,12 +240,12 @@ def build(
     name: str, embeddings: Rows, signatures: Rows, files: Sequence[Path], config: IdentityConfig, notes: Sequence[str]
 ) -> Character:
     """The character, checked: pictures of two characters are refused, an odd one is named in a note."""
-    draft = Character(name, embeddings, signatures, 1.0)
+    draft = Character(name, embeddings, signatures, _ALONE)
     pairs = _pairs(embeddings, signatures, draft, config)
     others = [np.delete(row, index) for index, row in enumerate(pairs)]
     if len(files) < 2:
         said = f"{name}: one reference picture says little; three or more from different sides find more"
-        return Character(name, embeddings, signatures, 1.0, (*notes, said))
+        return Character(name, embeddings, signatures, _ALONE, (*notes, said))
     _refuse_two(name, pairs, files, config)
     nearest = [float(np.sort(row)[-max(1, math.ceil(len(row) / 2)) :].mean()) for row in others]
     said = list(notes)

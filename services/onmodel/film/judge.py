@@ -13,6 +13,7 @@ from onmodel.core.vocabulary import Attribute, Box, Decision, Detections, Instan
 from onmodel.detection.config import ShotConfig
 from onmodel.detection.rules import cut_edges, other_characters, shot_type
 from onmodel.film.chunk import Looked
+from onmodel.film.identity import Character, IdentityConfig, threshold
 from onmodel.film.profile import SCENES, Profile, Scene
 
 _SHOTS = frozenset(shot.value for shot in ShotType)
@@ -55,6 +56,8 @@ class Judged:
     looked: Looked
     likeness: float | None = None
     """Of the instance taken for our character, its neighbours in the shot heard."""
+    needed: float = 0.0
+    """From which likeness on it is ours, framed as it is."""
     height_ratio: float = 0.0
     """Our character's height over the frame's."""
     scores: dict[str, float] = field(default_factory=dict[str, float])
@@ -93,9 +96,9 @@ class Judged:
 def judge(
     rows: list[Judged],
     profile: Profile,
-    thresholds: Sequence[float],
     names: Sequence[str],
-    genuine: float,
+    characters: Sequence[Character],
+    identity: IdentityConfig,
     shots: ShotConfig,
     config: JudgeConfig,
 ) -> None:
@@ -104,9 +107,9 @@ def judge(
     Args:
         rows: all candidates, films and times in order; changed in place.
         profile: what is asked for.
-        thresholds: likeness from which an instance is each character; ours first. Empty without references.
         names: the characters' names as the profile gives them; ours first (its own name may be "").
-        genuine: likeness of our references to each other.
+        characters: the characters of these names; none = whoever is the main one is ours.
+        identity: from which likeness on an instance is a character.
         shots: thresholds of the detector.
         config: certainty and marks.
     """
@@ -114,9 +117,9 @@ def judge(
     ranks = [_ranks(rows, index) for index in range(len(text_scenes))]
     sharp = sorted(row.looked.sharpness for row in rows if row.looked.fault is None)
     for row in rows:
-        row.likeness = _own_likeness(row) if thresholds else None
-    if thresholds:
-        _identify(rows, thresholds[0], config)
+        row.likeness = _own_likeness(row)
+    if characters:
+        _identify(rows, characters[0], identity, config)
     for row in rows:
         row.scores, row.refusals, row.certainties, row.least = {}, {}, {}, config.min_certainty
         row.voted = None
@@ -126,6 +129,8 @@ def judge(
             row.own = _alone(row, shots, config) if row.own is None else row.own
             row.certainties = dict(row.own)
     agreement = _agreement(rows, config)
+    needed = [threshold(character, ShotType.UNCLASSIFIED, identity) for character in characters]
+    genuine = characters[0].genuine if characters else 1.0
     for number, row in enumerate(rows):
         if row.looked.fault is not None:
             continue
@@ -133,11 +138,11 @@ def judge(
             weight = 0.5 if category in _SHOTS else config.attribute_agreement
             row.certainties[category] = (1 - weight) * row.certainties[category] + weight * share
         for name, scene in profile.scenes():
-            refusal = _refuse(row, name, scene, thresholds, names, config)
+            refusal = _refuse(row, name, scene, needed, names)
             if refusal is not None:
                 row.refusals[name] = refusal
                 continue
-            score = _score(row, SCENES[name], genuine, thresholds, sharp, config)
+            score = _score(row, SCENES[name], genuine, sharp, config)
             if name in text_scenes:
                 score += config.text_weight * ranks[text_scenes.index(name)].get(number, 0.0)
             row.scores[name] = round(score, 6)
@@ -156,20 +161,25 @@ def _own_likeness(row: Judged) -> float | None:
     return row.looked.likeness[0][row.looked.detected.decision.main] if row.looked.likeness else None
 
 
-def _identify(rows: Sequence[Judged], threshold: float, config: JudgeConfig) -> None:
+def _identify(rows: Sequence[Judged], ours: Character, identity: IdentityConfig, config: JudgeConfig) -> None:
     """Decide who is ours by the median likeness of a character over its neighbours in the shot.
 
     One frame may be wrong: half hidden the character is less like itself, and a stranger in odd light more like it.
     """
-    alone = [row.likeness for row in rows]
+    beyond: list[float | None] = []
+    for row in rows:
+        row.needed = threshold(
+            ours, ShotType.UNCLASSIFIED if row.decision is None else row.decision.shot_type, identity
+        )
+        beyond.append(None if row.likeness is None else row.likeness - row.needed)
     for number, beside in _neighbours(rows, config):
         row = rows[number]
-        main, own = row.main, alone[number]
+        main, own = row.main, beyond[number]
         if main is None or own is None:
             continue
-        values = [v for n in beside if (v := alone[n]) is not None and _same(main.box, rows[n].main, config)]
-        row.likeness = float(np.median([own, *values]))
-        row.stranger = row.likeness < threshold
+        values = [v for n in beside if (v := beyond[n]) is not None and _same(main.box, rows[n].main, config)]
+        row.likeness = row.needed + float(np.median([own, *values]))
+        row.stranger = row.likeness < row.needed
 
 
 def _same(box: Box, other: Instance | None, config: JudgeConfig) -> bool:
@@ -206,7 +216,7 @@ def _alone(row: Judged, shots: ShotConfig, config: JudgeConfig) -> dict[str, flo
         sure[Attribute.MULTI_CHARACTER.value] = max((i.confidence for i in others(row, shots, config)), default=0.0)
     if Attribute.OCCLUSION in decision.attributes:
         # What a detector knows as a thing in front is believed; colours alone are the surer the more they cover.
-        sure[Attribute.OCCLUSION.value] = min(1.0, 0.2 + 2 * row.looked.hidden) if row.looked.hidden else 0.75
+        sure[Attribute.OCCLUSION.value] = min(1.0, 0.2 + 2 * row.looked.hidden) if row.looked.hidden else 0.8
     if Attribute.COMPLEX_BACKGROUND in decision.attributes:
         sure[Attribute.COMPLEX_BACKGROUND.value] = 0.8
     return sure
@@ -264,16 +274,14 @@ def _vote(decisions: Sequence[Decision | None]) -> ShotType | None:
     return kind if count >= 2 and count >= 0.6 * len(decisions) else None
 
 
-def _refuse(
-    row: Judged, name: str, scene: Scene, thresholds: Sequence[float], names: Sequence[str], config: JudgeConfig
-) -> str | None:
+def _refuse(row: Judged, name: str, scene: Scene, needed: Sequence[float], names: Sequence[str]) -> str | None:
     """Why a frame cannot serve a scene, in one clause; None = it can."""
     category = SCENES[name]
     decision = row.decision
     if decision is None or row.main is None:
         return "no character found"
     if row.stranger:
-        return f"not our character (likeness {row.likeness:.2f}, ours from {thresholds[0]:.2f})"
+        return f"not our character (likeness {row.likeness:.2f}, ours from {row.needed:.2f})"
     if category not in decision.categories:
         return _other_kind(decision, category)
     if category not in row.sure:
@@ -281,7 +289,7 @@ def _refuse(
     if row.height_ratio < scene.min_character_height_ratio:
         least = scene.min_character_height_ratio
         return f"the character fills {row.height_ratio:.0%} of the height (at least {least:.0%})"
-    missing = _missing(row, scene, thresholds, names)
+    missing = _missing(row, scene, needed, names)
     if missing:
         return f"{missing} not seen"
     if row.looked.picture is None:
@@ -299,7 +307,7 @@ def _other_kind(decision: Decision, category: str) -> str:
     }[category]
 
 
-def _missing(row: Judged, scene: Scene, thresholds: Sequence[float], names: Sequence[str]) -> str:
+def _missing(row: Judged, scene: Scene, needed: Sequence[float], names: Sequence[str]) -> str:
     """Names of required characters that are not there; empty where all are."""
     found = row.looked.detected
     assert found is not None
@@ -310,7 +318,7 @@ def _missing(row: Judged, scene: Scene, thresholds: Sequence[float], names: Sequ
         if index == 0:
             return not row.stranger
         values = row.looked.likeness[index]
-        return any(value >= thresholds[index] for n, value in enumerate(values) if n != main)
+        return any(value >= needed[index] for n, value in enumerate(values) if n != main)
 
     absent = [name for name in scene.required_characters if not seen(name)]
     if absent:
@@ -321,16 +329,14 @@ def _missing(row: Judged, scene: Scene, thresholds: Sequence[float], names: Sequ
     return ""
 
 
-def _score(
-    row: Judged, category: str, genuine: float, thresholds: Sequence[float], sharp: Sequence[float], config: JudgeConfig
-) -> float:
+def _score(row: Judged, category: str, genuine: float, sharp: Sequence[float], config: JudgeConfig) -> float:
     """How good a frame is for a category: identity, certainty, the detector's confidence, sharpness; 0 to 1."""
     main = row.main
     assert main is not None
     identity = 1.0
     if row.likeness is not None:
         # From the threshold (0) to what the references score against each other (1).
-        identity = float(np.clip((row.likeness - thresholds[0]) / max(genuine - thresholds[0], 0.05), 0, 1))
+        identity = float(np.clip((row.likeness - row.needed) / max(genuine - row.needed, 0.05), 0, 1))
     rank = bisect.bisect_left(sharp, row.looked.sharpness) / max(1, len(sharp) - 1)
     marks = (
         (config.identity_weight, identity),

@@ -115,6 +115,20 @@ def test_a_second_run_looks_at_nothing_and_another_profile_brings_it_up_to_date(
     assert len(list((tmp_path / "out").glob("*.txt"))) == 2
 
 
+def test_what_a_killed_run_left_half_written_is_removed(run: Run, tmp_path: Path) -> None:
+    first = run()
+    whole = tree_hash(tmp_path / "out")
+    (tmp_path / "out" / ".the film_000000100.png.abc.part").write_bytes(b"half")
+    (tmp_path / "out" / f"{STATE}.1.gone" / "part").mkdir(parents=True)
+    assert run() == first
+    assert tree_hash(tmp_path / "out") == whole
+    # Killed between its frames and its table: worked again.
+    (tmp_path / "out" / "extraction.parquet").unlink()
+    (tmp_path / "out" / STATE).mkdir()
+    assert run() == first
+    assert tree_hash(tmp_path / "out") == whole
+
+
 def test_the_same_bytes_however_many_parts_run_at_once(run: Run, film: Path, tmp_path: Path) -> None:
     run()
     extract([film], PROFILE, tmp_path / "two", LightLook(), config=CONFIG, runner=local(LightLook(), parts_at_once=2))

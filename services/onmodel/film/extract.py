@@ -7,6 +7,7 @@ gives the same bytes as one that was not.
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -41,6 +42,7 @@ from onmodel.film.run import Runner, local
 from onmodel.film.select import SelectConfig, select
 
 STATE = ".extract"
+_GONE = ".gone"
 _VERSION = 1
 """Part of the key: raised when a part's rows change their meaning."""
 _SPANS_A_FRAME = 8
@@ -129,12 +131,14 @@ def extract(
     keys = [_key(task, look.models) for task in tasks]
     caption = trigger or (characters[0].name if characters else "character")
     key = _digest([keys, profile.model_dump(), asking.config.model_dump(), caption, stop_when_met, names])
-    finished = read_result(output_dir) if resume else None
-    if finished is not None and finished.key == key and _is_whole(output_dir):
-        return finished.model_copy(update={"output_dir": str(output_dir)})
     state = output_dir / STATE
+    finished = read_result(output_dir) if resume else None
+    _sweep(output_dir)
+    if finished is not None and finished.key == key and _is_whole(output_dir):
+        _discard(state)
+        return finished.model_copy(update={"output_dir": str(output_dir)})
     if not resume:
-        shutil.rmtree(state, ignore_errors=True)
+        _discard(state)
     _forget_others(state, keys)
     watch.begin(sum(film.frames for film in found))
     gathered = _work(tasks, keys, state, asking, look, runner or local(look), watch)
@@ -142,7 +146,7 @@ def extract(
     chosen = select(gathered.rows, profile, config.select)
     notes = _notes(asking, gathered)
     result = write(output_dir, gathered, chosen, found, profile, look, key=key, caption=caption, notes=notes)
-    shutil.rmtree(state, ignore_errors=True)
+    _discard(state)
     return result
 
 
@@ -259,10 +263,24 @@ def _forget_others(state: Path, keys: Sequence[str]) -> None:
 
 
 def _is_whole(folder: Path) -> bool:
-    return (
-        all((folder / line["file"]).is_file() for line in read_lineage(folder / LINEAGE))
-        and not (folder / STATE).exists()
-    )
+    return all((folder / line["file"]).is_file() for line in read_lineage(folder / LINEAGE))
+
+
+def _discard(state: Path) -> None:
+    """Remove the parts at one stroke: one half removed would look like a finished one."""
+    if state.is_dir():
+        gone = state.with_name(f"{STATE}.{os.getpid()}{_GONE}")
+        state.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a run that was killed while it wrote has left."""
+    for left in [*folder.glob(".*.part"), *folder.glob(f"{STATE}.*{_GONE}"), *(folder / STATE).glob(".*.part")]:
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _work(

@@ -11,7 +11,7 @@ from pydantic import Field
 from onmodel.core.config import Config
 from onmodel.core.vocabulary import Attribute, Box, Decision, Detections, Instance, ShotType
 from onmodel.detection.config import ShotConfig
-from onmodel.detection.rules import cut_edges, other_characters, shot_type
+from onmodel.detection.rules import behind, cut_edges, other_characters, shot_type
 from onmodel.film.chunk import Looked
 from onmodel.film.identity import Character, IdentityConfig, threshold
 from onmodel.film.profile import SCENES, Profile, Scene
@@ -38,6 +38,9 @@ class JudgeConfig(Config):
     certainty_weight: float = Field(default=0.35, ge=0)
     confidence_weight: float = Field(default=0.15, ge=0)
     sharpness_weight: float = Field(default=0.2, ge=0)
+    occluder_share: float = Field(default=0.13, ge=0, le=1)
+    """A thing in front hides something for certain from this share of the character's box: a box's corners are empty,
+    and of those that cover less in a rendered film most hide nothing."""
     side_cut_discount: float = Field(default=0.5, ge=0, le=1)
     """What remains of the certainty of a shot type where the character has no face and is cut below and at a side: then
     its box is some part of it, whose shape says little."""
@@ -215,11 +218,20 @@ def _alone(row: Judged, shots: ShotConfig, config: JudgeConfig) -> dict[str, flo
     if Attribute.MULTI_CHARACTER in decision.attributes:
         sure[Attribute.MULTI_CHARACTER.value] = max((i.confidence for i in others(row, shots, config)), default=0.0)
     if Attribute.OCCLUSION in decision.attributes:
-        # What a detector knows as a thing in front is believed; colours alone are the surer the more they cover.
-        sure[Attribute.OCCLUSION.value] = min(1.0, 0.2 + 2 * row.looked.hidden) if row.looked.hidden else 0.8
+        sure[Attribute.OCCLUSION.value] = _hiding(row, found.detections, main, config)
     if Attribute.COMPLEX_BACKGROUND in decision.attributes:
         sure[Attribute.COMPLEX_BACKGROUND.value] = 0.8
     return sure
+
+
+def _hiding(row: Judged, detections: Detections, main: Instance, config: JudgeConfig) -> float:
+    """How sure it is that something stands in front: colours alone are the surer the more they cover; what a detector
+    knows as a thing in front, or another character there, is believed where it covers enough."""
+    if row.looked.hidden:
+        return min(1.0, 0.2 + 2 * row.looked.hidden)
+    body = behind(main.box, detections.occluders)
+    shares = [body.intersection(thing) / max(body.area, 1.0) for thing in detections.occluders]
+    return 0.0 if 0 < max(shares, default=0.0) < config.occluder_share else 0.8
 
 
 def _is_part(box: Box, detections: Detections, shots: ShotConfig) -> bool:

@@ -90,6 +90,8 @@ def write(
         caption: first words of every caption.
         notes: sentences for the result.
     """
+    # From here until it is written again the folder is not a finished one.
+    (folder / TABLE).unlink(missing_ok=True)
     rows = gathered.rows
     for row in rows:
         _settle(row)

@@ -163,6 +163,8 @@ def hit_round_cone(shape: RoundCone, x: Array, y: Array) -> Hits:
     # On the hull, the nearest sphere's centre lies along the axis; its direction is the normal on caps and side alike.
     along = np.clip((m1[inside] + m2 * t[inside] - ra * rr) / max(d2, 1e-12), 0.0, 1.0)
     normal = point - along[:, None] * ba
+    # What a ray hits first of a convex shape faces it; at the outline rounding can turn it away by a hair.
+    normal[:, 2] = np.maximum(normal[:, 2], 0.0)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-12
     return Hits(inside, (top - t[inside]).astype(np.float32), normal.astype(np.float32), point.astype(np.float32))
 

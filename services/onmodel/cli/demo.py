@@ -202,7 +202,12 @@ def _augment(places: Places, analysis: "Analysis", services: "Services") -> None
     with bar("filling", None) as shown:
         dataset = load_dataset(places.dataset(1))
         result = augment(
-            dataset, analysis, target, verify=services.detection.detect, sees_things_in_front=True, advance=shown.advance
+            dataset,
+            analysis,
+            target,
+            verify=services.detection.detect,
+            sees_things_in_front=True,
+            advance=shown.advance,
         )
     console.print(f"{result.pictures} pictures, {result.pictures - result.copied} of them derived", highlight=False)
 

@@ -189,7 +189,9 @@ def test_size_in_pixels_does_not_count(people: list[Instance], front: list[Box],
     image = busy() if full else PLAIN
     small = seen(*people, occluders=tuple(front))
     large_image = np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)
-    assert decide(large_image, scaled(small, factor), SHOTS) == decide(image, small, SHOTS)
+    large, plain = decide(large_image, scaled(small, factor), SHOTS), decide(image, small, SHOTS)
+    # The reason names a rounded share, which may round to either side.
+    assert replace(large, reason="") == replace(plain, reason="")
 
 
 @settings(max_examples=60, deadline=None)

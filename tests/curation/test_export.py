@@ -7,7 +7,7 @@ import pytest
 
 from onmodel.core.errors import UserError
 from onmodel.core.vocabulary import Attribute, ShotType
-from onmodel.curation.export import SUMMARY, check_place, state_folder
+from onmodel.curation.export import SUMMARY, check_target, state_folder
 from onmodel.curation.session import Session
 from onmodel.dataset.analysis import analyze
 from onmodel.dataset.facts import Facts
@@ -141,12 +141,12 @@ def test_nothing_kept_writes_nothing(session: Session) -> None:
 def test_places_that_are_not_ours(made: Path, tmp_path: Path) -> None:
     for place in (made, made / "out", made.parent):
         with pytest.raises(UserError, match="lies in or around the pictures"):
-            check_place(made, place)
+            check_target(made, place)
     (tmp_path / "held").mkdir()
-    check_place(made, tmp_path / "held")
+    check_target(made, tmp_path / "held")
     (tmp_path / "held" / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="is no curated set of ours"):
-        check_place(made, tmp_path / "held")
+        check_target(made, tmp_path / "held")
     with pytest.raises(UserError, match="is no curated set of ours"), session_of(made, tmp_path / "held"):
         pass
     assert (tmp_path / "held" / "thesis.tex").is_file()

@@ -6,20 +6,21 @@ from typing import Annotated
 
 import typer
 
+from onmodel.cli.measuring import DetectorConfigOption, DetectorOption, detector_of
+
 
 def command(
     dataset: Annotated[Path, typer.Argument(help="Folder of pictures with captions, or an sd-scripts dataset TOML.")],
     output_json: Annotated[Path | None, typer.Option(help="Write the analysis here; `augment` reads it.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write one page with thumbnails per category here.")] = None,
     recommended: Annotated[Path | None, typer.Option(help="TOML or JSON with other recommended ranges.")] = None,
-    detector: Annotated[str, typer.Option(help="Detector preset: toybox or film.")] = "toybox",
-    detector_config: Annotated[Path | None, typer.Option(help="TOML with all detector settings instead.")] = None,
+    detector: DetectorOption = "toybox",
+    detector_config: DetectorConfigOption = None,
     services: Annotated[str | None, typer.Option(help="HOST:PORT of running services; else started here.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the analysis as JSON.")] = False,
 ) -> None:
     """Measure a dataset and name what is missing."""
     from onmodel.common.convert import ModelInfo
-    from onmodel.core.config import load
     from onmodel.core.files import write_text
     from onmodel.core.progress import bar, console
     from onmodel.dataset.analysis import analyze
@@ -27,13 +28,12 @@ def command(
     from onmodel.dataset.folder import load_dataset
     from onmodel.dataset.recommended import load_recommended
     from onmodel.dataset.report import page, table, terminal
-    from onmodel.detection.config import DetectorConfig
     from onmodel.detection.weights import weights_hash
     from onmodel.serving.local import open_services
 
     loaded = load_dataset(dataset)
     ranges = load_recommended(recommended)
-    config = load(DetectorConfig, detector_config) if detector_config else DetectorConfig.preset(detector)
+    config = detector_of(detector, detector_config)
     facts = Facts.open(loaded.path)
     model = None
     if services is None:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from onmodel.cli.measuring import DetectorConfigOption, DetectorOption, ScorerOption, ScorerWeightsOption, detector_of
+
 if TYPE_CHECKING:
     from onmodel.film.cluster import ClusterConfig
     from onmodel.film.cluster_output import ClusterResult
@@ -29,22 +31,16 @@ def command(
         list[str] | None, typer.Option(help="NAME=DIR: its cluster is called NAME. May be given several times.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML or JSON with filters, weights and thresholds.")] = None,
-    detector: Annotated[str, typer.Option(help="Detector preset: toybox or film.")] = "toybox",
-    detector_config: Annotated[Path | None, typer.Option(help="TOML with all detector settings instead.")] = None,
-    scorer: Annotated[
-        str, typer.Option(help="Scorer: toybox, an open_clip architecture, hf-hub:OWNER/NAME, or a folder.")
-    ] = "toybox",
-    scorer_pretrained: Annotated[
-        str | None, typer.Option(help="Checkpoint tag or file for an open_clip architecture.")
-    ] = None,
+    detector: DetectorOption = "toybox",
+    detector_config: DetectorConfigOption = None,
+    scorer: ScorerOption = "toybox",
+    scorer_pretrained: ScorerWeightsOption = None,
     services: Annotated[str | None, typer.Option(help="HOST:PORT of running services; else models load here.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Group the characters of pictures by who they are."""
-    from onmodel.core.config import load
     from onmodel.core.progress import bar
     from onmodel.dataset.folder import load_dataset
-    from onmodel.detection.config import DetectorConfig
     from onmodel.film.cluster import Looking, cluster
     from onmodel.film.cluster_output import refuse_foreign, write
     from onmodel.film.poses import PoseModel
@@ -54,7 +50,7 @@ def command(
     refuse_foreign(output_dir, loaded)
     given = {"min_size": min_size, "aspect_ratio": _range(aspect_ratio), "use_face_detection": use_face_detection}
     settings = _settings(config, {key: value for key, value in given.items() if value is not None})
-    seeing = load(DetectorConfig, detector_config) if detector_config else DetectorConfig.preset(detector)
+    seeing = detector_of(detector, detector_config)
     looking = Looking(seeing, ScorerConfig.model_validate({"model": scorer, "pretrained": scorer_pretrained}), services)
     references = _references(reference or [])
     pose = PoseModel(pose_estimation) if pose_estimation else None

@@ -21,6 +21,7 @@ from onmodel.cli.measuring import (
     ServicesOption,
     SuiteOption,
     TriggerOption,
+    detector_of,
     measuring,
     options_of,
     suite_with,
@@ -94,17 +95,15 @@ def mixes_of(
     trials: "Sequence[Trial]", services: "HasDetection", detector: str, detector_config: Path | None, *, local: bool
 ) -> "dict[str, Mix]":
     """What each trial was trained on, by its name; what is known of a dataset already is not looked at again."""
-    from onmodel.core.config import load
     from onmodel.core.errors import UserError
     from onmodel.core.progress import console
     from onmodel.dataset.analysis import analyze
     from onmodel.dataset.folder import load_dataset
     from onmodel.detection.client import ModelInfo
-    from onmodel.detection.config import DetectorConfig
     from onmodel.detection.weights import weights_hash
     from onmodel.evaluation.compare import Mix
 
-    config = load(DetectorConfig, detector_config) if detector_config else DetectorConfig.preset(detector)
+    config = detector_of(detector, detector_config)
     model = ModelInfo(config.weights, weights_hash(config.weights, config.face_weights), config.hash) if local else None
     mixes: dict[str, Mix] = {}
     for trial in trials:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onmodel.cli.measuring import DetectorConfigOption, DetectorOption, ScorerOption, ScorerWeightsOption, detector_of
+
 if TYPE_CHECKING:
     from onmodel.film.extract import Watch
     from onmodel.film.look import LookConfig
@@ -30,14 +32,10 @@ def command(
     ] = False,
     trigger: Annotated[str | None, typer.Option(help="Word that captions begin with.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML or JSON with settings of sampling and selection.")] = None,
-    detector: Annotated[str, typer.Option(help="Detector preset: toybox or film.")] = "toybox",
-    detector_config: Annotated[Path | None, typer.Option(help="TOML with all detector settings instead.")] = None,
-    scorer: Annotated[
-        str, typer.Option(help="Scorer: toybox, an open_clip architecture, hf-hub:OWNER/NAME, or a folder.")
-    ] = "toybox",
-    scorer_pretrained: Annotated[
-        str | None, typer.Option(help="Checkpoint tag or file for an open_clip architecture.")
-    ] = None,
+    detector: DetectorOption = "toybox",
+    detector_config: DetectorConfigOption = None,
+    scorer: ScorerOption = "toybox",
+    scorer_pretrained: ScorerWeightsOption = None,
     services: Annotated[str | None, typer.Option(help="HOST:PORT of running services; else models load here.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -47,7 +45,6 @@ def command(
     from onmodel.core.files import existing
     from onmodel.core.progress import console
     from onmodel.dataset.report import terminal
-    from onmodel.detection.config import DetectorConfig
     from onmodel.film.extract import ExtractConfig, extract
     from onmodel.film.look import LookConfig
     from onmodel.film.profile import load_profile, refuse_unreachable
@@ -67,7 +64,7 @@ def command(
         raise UserError("no folder is given for the frames; name one with --output-dir")
     asked = load_profile(profile)
     settings = load(ExtractConfig, config) if config else ExtractConfig()
-    seeing = load(DetectorConfig, detector_config) if detector_config else DetectorConfig.preset(detector)
+    seeing = detector_of(detector, detector_config)
     scoring = ScorerConfig.model_validate({"model": scorer, "pretrained": scorer_pretrained})
     looking = LookConfig(seeing, scoring, services)
     refuse_unreachable(asked, seeing.shots, str(profile))

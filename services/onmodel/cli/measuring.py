@@ -53,6 +53,14 @@ def suite_with(name: str, trigger: str | None, class_word: str | None, age: str 
     return load_suite(name).with_slots({"trigger": trigger, "class": class_word, "age": age})
 
 
+def detector_of(preset: str, file: Path | None) -> "DetectorConfig":
+    """The file's settings where one is given, else the preset's. Raises UserError of either."""
+    from onmodel.core.config import load
+    from onmodel.detection.config import DetectorConfig
+
+    return load(DetectorConfig, file) if file else DetectorConfig.preset(preset)
+
+
 @contextmanager
 def measuring(
     address: str | None, detector: str, detector_config: Path | None, scorer: str, scorer_pretrained: str | None
@@ -61,12 +69,10 @@ def measuring(
 
     Without an address the models are named from their files, so that nothing starts when every figure is stored.
     """
-    from onmodel.core.config import load
-    from onmodel.detection.config import DetectorConfig
     from onmodel.scoring.config import ScorerConfig
     from onmodel.serving.local import open_services
 
-    seeing = load(DetectorConfig, detector_config) if detector_config else DetectorConfig.preset(detector)
+    seeing = detector_of(detector, detector_config)
     scoring = ScorerConfig.model_validate({"model": scorer, "pretrained": scorer_pretrained})
     with open_services(address, detector=seeing, scorer=scoring) as services:
         if address is None:

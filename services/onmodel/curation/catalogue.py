@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from onmodel.common.convert import ModelInfo
-from onmodel.core.errors import ImageError, NotFoundError, UserError
+from onmodel.core.errors import NotFoundError, UserError
 from onmodel.core.images import SUFFIXES
 from onmodel.dataset.analysis import HasDetection, Row, analyze
 from onmodel.dataset.facts import Facts
 from onmodel.dataset.folder import Dataset, Picture, load_dataset
+from onmodel.dataset.known import recorded
 from onmodel.dataset.labels import Label, read_labels
 
 CLUSTERS_FILE = "clusters.parquet"
@@ -109,7 +110,7 @@ def load_catalogue(
     copies = 0
     for dataset in datasets:
         facts = Facts.open(dataset.path)
-        using = model if chosen else _recorded(dataset, facts) or model
+        using = model if chosen else recorded(dataset, facts) or model
         analysis = analyze(dataset, services, model=using, facts=facts, advance=advance)
         notes += [facts.note] if facts.note else []
         labels = read_labels(dataset.path)
@@ -190,20 +191,6 @@ def _holds_pictures(folder: Path) -> bool:
 
 def _group(root: Path, picture: Picture) -> str:
     return picture.path.parent.name if picture.path.parent != root else root.resolve().name
-
-
-def _recorded(dataset: Dataset, facts: Facts) -> ModelInfo | None:
-    """The model that the facts are of, where they are complete under one."""
-    hashes: set[str] = set()
-    for picture in dataset.pictures:
-        try:
-            hashes.add(picture.hash)
-        except ImageError:
-            continue
-    for model_hash, config_hash in facts.models:
-        if all(facts.get((content, model_hash, config_hash)) is not None for content in hashes):
-            return ModelInfo("as recorded", model_hash, config_hash)
-    return None
 
 
 def _read_clusters(root: Path) -> dict[str, dict[str, Any]]:

@@ -24,11 +24,11 @@ from onmodel.core.vocabulary import Attribute, ShotType, count_categories
 from onmodel.curation.catalogue import Catalogue, Entry
 from onmodel.curation.store import UNDECIDED, State
 from onmodel.dataset import facts as fact_files
+from onmodel.dataset.derived import Names, check_place, read_lineage, write_lineage
 from onmodel.dataset.facts import Facts
 from onmodel.dataset.folder import METADATA, repeats_of
 from onmodel.dataset.labels import Label, write_labels
 
-LINEAGE = "lineage.jsonl"
 SUMMARY = "curation.json"
 
 
@@ -51,17 +51,15 @@ def state_folder(output_dir: Path) -> Path:
     return output_dir.with_name(output_dir.name + ".curation")
 
 
-def check_place(source: Path, output_dir: Path) -> None:
+def check_target(source: Path, output_dir: Path) -> None:
     """Raises UserError where `output_dir` lies in or around the source, or holds something that is not ours."""
-    inside, target = source.resolve(), output_dir.resolve()
-    if target == inside or target in inside.parents or inside in target.parents:
-        raise UserError(
-            f"{output_dir}: lies in or around the pictures, which stay untouched; choose a folder beside them"
-        )
-    if output_dir.exists() and (
-        not output_dir.is_dir() or (any(output_dir.iterdir()) and not (output_dir / SUMMARY).is_file())
-    ):
-        raise UserError(f"{output_dir}: exists and is no curated set of ours; choose another --output-dir or remove it")
+    check_place(
+        [source],
+        output_dir,
+        marker=SUMMARY,
+        kind="curated set",
+        beside="the pictures, which stay untouched; choose a folder beside them",
+    )
 
 
 def group_of(entry: Entry, state: State) -> str:
@@ -95,7 +93,7 @@ def export(
         UserError: nothing is kept, nothing kept can be read, or the folder holds something else.
         ResourceError: the disk is full.
     """
-    check_place(catalogue.source, output_dir)
+    check_target(catalogue.source, output_dir)
     wanted = ("keep", None) if keep_undecided else ("keep",)
     kept = [entry for entry in catalogue.entries if states.get(entry.hash, UNDECIDED).decision in wanted]
     if not kept:
@@ -138,7 +136,7 @@ class _Writer:
     skipped: list[str] = field(default_factory=list[str])
     _hashes: dict[str, list[tuple[Entry, str]]] = field(default_factory=dict[str, list[tuple[Entry, str]]])
     _metadata: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
-    _used: set[str] = field(default_factory=set[str])
+    _names: Names = field(default_factory=Names)
     _before: dict[Path, dict[str, dict[str, Any]]] = field(default_factory=dict[Path, dict[str, dict[str, Any]]])
 
     def add(self, entry: Entry, state: State) -> None:
@@ -154,7 +152,7 @@ class _Writer:
         group = group_of(entry, state)
         folder = self.root / group if self.folders else self.root
         folder.mkdir(exist_ok=True)
-        target = folder / f"{self._free(entry.path.stem)}{entry.path.suffix}"
+        target = folder / f"{self._names.free(entry.path.stem)}{entry.path.suffix}"
         target.write_bytes(data)
         caption = entry.row.caption
         if caption:
@@ -169,18 +167,9 @@ class _Writer:
         if label is not None:
             self.labels.append((group if self.folders else "", label))
 
-    def _free(self, stem: str) -> str:
-        """A stem no other picture of the set has, over all folders: files may be put together later."""
-        name, count = stem, 1
-        while name in self._used:
-            count += 1
-            name = f"{stem}_{count}"
-        self._used.add(name)
-        return name
-
     def _lineage(self, entry: Entry, state: State, file: str) -> dict[str, Any]:
         if entry.dataset not in self._before:
-            self._before[entry.dataset] = _read_lineage(entry.dataset)
+            self._before[entry.dataset] = read_lineage(entry.dataset)
         before = self._before[entry.dataset].get(entry.row.file, {})
         row = {
             **before,
@@ -207,7 +196,7 @@ class _Writer:
 
     def finish(self) -> None:
         """Write what belongs beside the pictures."""
-        _write_lines(self.root / LINEAGE, self.lineage)
+        write_lineage(self.root, self.lineage)
         if self._metadata:
             _write_lines(self.root / METADATA, self._metadata)
         everything = [entry for members in self._hashes.values() for entry, _ in members]
@@ -253,13 +242,3 @@ def _write_facts(folder: Path, entries: Iterable[Entry]) -> None:
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-
-
-def _read_lineage(folder: Path) -> dict[str, dict[str, Any]]:
-    """File -> its lineage in the source set. It is told on where it can be read; it decides nothing."""
-    try:
-        lines = (folder / LINEAGE).read_text(encoding="utf-8").split("\n")
-        rows: list[Any] = [json.loads(line) for line in lines if line.strip()]
-    except (OSError, ValueError):
-        return {}
-    return {str(row["file"]): row for row in rows if isinstance(row, dict) and "file" in row}

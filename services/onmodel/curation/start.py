@@ -13,7 +13,7 @@ from onmodel.curation.background import Background, Embedder
 from onmodel.curation.cache import Cache
 from onmodel.curation.catalogue import Catalogue, load_catalogue, read_source
 from onmodel.curation.embedders import LocalEmbedder, ServiceEmbedder
-from onmodel.curation.export import check_place, state_folder
+from onmodel.curation.export import check_target, state_folder
 from onmodel.curation.session import PageOptions, Session
 from onmodel.curation.store import FILE, Store
 from onmodel.curation.targets import Target, from_composition, from_recommended
@@ -57,7 +57,7 @@ def open_session(settings: Settings) -> Generator[Session]:
         UserError: of the folder, the output folder, the decisions' file, or a setting.
         ServiceError: detection is needed and fails.
     """
-    check_place(settings.source, settings.output_dir)
+    check_target(settings.source, settings.output_dir)
     # Read again once the pictures are known; a wrong file is said before minutes of analysing.
     read_target(settings, 0)
     folder = state_folder(settings.output_dir)

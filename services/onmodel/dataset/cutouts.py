@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onmodel.core.images import RGB
-from onmodel.core.masks import Mask, character_mask
+from onmodel.core.masks import WORKING_SIDE, Mask, character_mask
 from onmodel.core.vocabulary import Attribute, Box, Instance, ShotType
 from onmodel.dataset.analysis import Row
 from onmodel.dataset.plain import difference
@@ -20,15 +20,11 @@ from onmodel.dataset.plain import difference
 Soft = npt.NDArray[np.float32]
 """float32 (height, width), 0 to 1."""
 
-WORKING_SIDE = 192
-"""Longer side in pixels at which outlines are judged, as GrabCut cuts at it."""
 LEAST_SUPPORT = 0.9
 """Share of an outline across which colours must change. On 48 film frames looked at, cuts below it run through sky or
 bark; those above it are right but for small patches."""
 STEP = 9.0
 """Least change of colour across an outline, as a distance in CIE Lab."""
-PLAIN_RESIDUAL = 4.0
-"""A background is known where it differs from its fit by no more (95th percentile, of 255)."""
 LEAST_REACH = 0.85
 """Width and height of a cut, in shares of the detector's box, which is a little wider than the character."""
 AGREEMENT = 0.7

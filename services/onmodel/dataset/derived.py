@@ -16,8 +16,22 @@ LINEAGE = "lineage.jsonl"
 """One JSON object a line for each picture of a derived set; its presence marks the folder as ours to replace."""
 
 
-def check_place(sources: Iterable[Path], output_dir: Path) -> None:
+def check_place(
+    sources: Iterable[Path],
+    output_dir: Path,
+    *,
+    marker: str = LINEAGE,
+    kind: str = "derived set",
+    beside: str = "the dataset, which stays untouched; choose a folder beside it",
+) -> None:
     """Refuse an output folder in or around a source, or one that holds something else.
+
+    Args:
+        sources: folders of the pictures given.
+        output_dir: where the set is to lie.
+        marker: name of the file that marks a folder as one to replace.
+        kind: what such a folder is called.
+        beside: the end of the sentence about a folder in or around a source.
 
     Raises:
         UserError: says which and what to choose instead.
@@ -25,13 +39,11 @@ def check_place(sources: Iterable[Path], output_dir: Path) -> None:
     target = output_dir.resolve()
     for source in (path.resolve() for path in sources):
         if target == source or target in source.parents or source in target.parents:
-            raise UserError(
-                f"{output_dir}: lies in or around the dataset, which stays untouched; choose a folder beside it"
-            )
+            raise UserError(f"{output_dir}: lies in or around {beside}")
     if output_dir.exists() and (
-        not output_dir.is_dir() or (any(output_dir.iterdir()) and not (output_dir / LINEAGE).is_file())
+        not output_dir.is_dir() or (any(output_dir.iterdir()) and not (output_dir / marker).is_file())
     ):
-        raise UserError(f"{output_dir}: exists and is no derived set of ours; choose another --output-dir or remove it")
+        raise UserError(f"{output_dir}: exists and is no {kind} of ours; choose another --output-dir or remove it")
 
 
 def class_tokens(dataset: Dataset) -> str:
@@ -127,6 +139,4 @@ def carry_facts(source: Path, folder: Path, files: Mapping[str, str]) -> None:
         if key[0] in files:
             kept.put(key, outcome)
     kept.save()
-    labels = [label for content, label in read_labels(source).items() if content in files]
-    if labels:
-        write_labels(folder, [label.model_copy(update={"file": files[label.hash]}) for label in labels])
+    carry_labels(source, folder, files)

@@ -1,13 +1,47 @@
-"""What the training scripts share: a running average of weights, and folders written whole or not at all."""
+"""What the training scripts share: where and how long to train, a running average of weights, folders written whole."""
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+
+def best_device() -> torch.device:
+    """The CUDA device where there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def half_precision(device: torch.device) -> torch.autocast:
+    """A context in which matrix products run in bfloat16 on CUDA, and in float32 on a processor."""
+    # Without its cache, which a captured graph would keep stale weights in.
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False)
+
+
+class Clock:
+    """Training by the clock: steps until `seconds` are over, with the learning rate of that moment.
+
+    The rate rises over `warmup` steps and falls as a cosine to `floor` of its height at the end.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, seconds: float, *, warmup: int, floor: float) -> None:
+        self._optimizer, self._seconds, self._warmup, self._floor = optimizer, seconds, warmup, floor
+        self._peak = [float(group["lr"]) for group in optimizer.param_groups]
+        self.step = 0
+
+    def __iter__(self) -> Iterator[int]:
+        began = time.monotonic()
+        while (done := (time.monotonic() - began) / self._seconds) < 1:
+            shape = self._floor + (1 - self._floor) * 0.5 * (1 + math.cos(math.pi * done))
+            for group, peak in zip(self._optimizer.param_groups, self._peak, strict=True):
+                group["lr"] = peak * min(1.0, (self.step + 1) / self._warmup) * shape
+            yield self.step
+            self.step += 1
 
 
 class Average:
@@ -22,8 +56,7 @@ class Average:
     def update(self, model: nn.Module) -> None:
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for value, parameter in zip(self.values, model.parameters(), strict=True):
-            value.lerp_(parameter.detach(), 1 - decay)
+        torch._foreach_lerp_(self.values, [p.detach() for p in model.parameters()], 1 - decay)  # pyright: ignore[reportPrivateUsage]
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:

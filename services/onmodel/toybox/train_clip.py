@@ -1,6 +1,6 @@
 """Train the bundled open_clip model: pictures against captions, and crops of one character against each other.
 
-    python -m onmodel.toybox.train_clip SET_FOLDER
+    python -m onmodel.toybox.train_clip SET_FOLDER [SECONDS]
 
 Two losses share the image tower. Whole pictures and captions are contrasted as in CLIP (Radford et al., 2021); crops of
 characters are pulled together by identity (supervised contrastive loss, Khosla et al., 2020), every fourth identity
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,7 @@ from torch.nn import functional
 from onmodel.core.vocabulary import Box
 from onmodel.toybox import tokens, training_set
 from onmodel.toybox.models import MODELS
-from onmodel.toybox.schedule import Average, write_whole
-from onmodel.toybox.wording import vocabulary
+from onmodel.toybox.schedule import Average, Clock, best_device, half_precision, write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +36,19 @@ class ClipConfig:
 
     image_size: int = 64
     embed_dim: int = 128
-    vision_width: int = 20
+    vision_width: int = 24
     vision_layers: tuple[int, int, int, int] = (1, 1, 2, 1)
-    text_width: int = 128
-    text_layers: int = 2
+    text_width: int = 192
+    text_layers: int = 3
     context: int = 48
-    minutes: float = 20.0
-    batch: int = 48
-    learning_rate: float = 2e-3
+    batch: int = 512
+    """Pictures with captions, and as many crops in pairs of one character."""
+    near: int = 64
+    """Characters in a batch that are neighbours in the set, which brings every near twin together with its model."""
+    learning_rate: float = 1.5e-3
     temperature: float = 0.1
     identity_weight: float = 1.0
-    average: float = 0.995
+    average: float = 0.999
     seed: int = 13
 
 
@@ -64,7 +64,7 @@ def model_config(config: ClipConfig) -> dict[str, Any]:
         "embed_dim": config.embed_dim,
         "vision_cfg": {
             "image_size": config.image_size, "layers": list(config.vision_layers), "width": config.vision_width,
-            "head_width": 80,
+            "head_width": 4 * config.vision_width,
         },
         "text_cfg": {
             "context_length": config.context, "vocab_size": len(vocab), "width": config.text_width, "heads": 4,
@@ -99,31 +99,35 @@ def cut_out(image: npt.NDArray[np.uint8], box: Box) -> npt.NDArray[np.uint8]:
     return image[y0:y1, x0:x1]
 
 
-def _normal(images: npt.NDArray[np.uint8]) -> Tensor:
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    return (x - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+def _normal(images: Tensor) -> Tensor:
+    x = images.permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (MEAN, STD))
+    return (x - mean) / std
 
 
-def _augment(images: npt.NDArray[np.uint8], size: int, rng: np.random.Generator) -> Tensor:
-    """Random window, mirror, softness and tone: generated pictures are softer than renders, and light differs."""
+def _augment(images: Tensor, size: int) -> Tensor:
+    """Random window, mirror, softness and tone: generated pictures are softer than renders, and light differs.
+
+    uint8 (n, s, s, 3) with s of at least `size` to normalised float (n, 3, size, size), on the same device.
+    """
+    n, device = len(images), images.device
     room = images.shape[1] - size
-    out = np.empty((len(images), size, size, 3), dtype=np.uint8)
-    for k, image in enumerate(images):
-        y, x = (int(v) for v in rng.integers(0, room + 1, 2))
-        window = image[y : y + size, x : x + size]
-        out[k] = window[:, ::-1] if rng.random() < 0.5 else window
-    x = _normal(out)
-    if rng.random() < 0.4:
-        x = functional.interpolate(functional.avg_pool2d(x, 2), scale_factor=2.0, mode="bilinear", align_corners=False)
-    gain = torch.from_numpy(rng.uniform(0.88, 1.12, (len(images), 3, 1, 1)).astype(np.float32))
-    return x * gain + torch.from_numpy(rng.uniform(-0.12, 0.12, (len(images), 1, 1, 1)).astype(np.float32))
+    line = torch.arange(size, device=device)
+    rows, columns = (line + torch.randint(room + 1, (n, 1), device=device) for _ in range(2))
+    columns = torch.where(torch.rand(n, 1, device=device) < 0.5, columns.flip(1), columns)
+    picture = torch.arange(n, device=device)[:, None, None]
+    x = _normal(images[picture, rows[:, :, None], columns[:, None, :]])
+    soft = functional.interpolate(functional.avg_pool2d(x, 2), scale_factor=2.0, mode="bilinear", align_corners=False)
+    x = torch.where(torch.rand(n, 1, 1, 1, device=device) < 0.4, soft, x)
+    gain = 0.88 + 0.24 * torch.rand(n, 3, 1, 1, device=device)
+    return x * gain + (0.24 * torch.rand(n, 1, 1, 1, device=device) - 0.12)
 
 
 def identity_loss(embedded: Tensor, who: Tensor, temperature: float) -> Tensor:
     """Supervised contrastive loss of unit vectors (n, d) with identities (n,)."""
     similarity = embedded @ embedded.T / temperature
     same = who[:, None] == who[None, :]
-    itself = torch.eye(len(who), dtype=torch.bool)
+    itself = torch.eye(len(who), dtype=torch.bool, device=who.device)
     log_share = similarity - similarity.masked_fill(itself, -torch.inf).logsumexp(dim=1, keepdim=True)
     positive = same & ~itself
     counts = positive.sum(dim=1).clamp(min=1)
@@ -133,16 +137,16 @@ def identity_loss(embedded: Tensor, who: Tensor, temperature: float) -> Tensor:
 def caption_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
     """CLIP's symmetric loss of unit vectors (n, d)."""
     logits = scale * images @ texts.T
-    target = torch.arange(len(images))
+    target = torch.arange(len(images), device=images.device)
     return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
 
 
 @dataclass(frozen=True, slots=True)
 class _Data:
-    whole: npt.NDArray[np.uint8]
-    crops: npt.NDArray[np.uint8]
-    crop_of: list[npt.NDArray[np.int64]]
-    """Crop numbers of each identity that has at least two."""
+    whole: Tensor
+    crops: Tensor
+    crop_of: Tensor
+    """(identities, 2 or more) crop numbers of each identity that has at least two, the first ones repeated to fill."""
     texts: Tensor
     """(pictures, wordings, context) token ids."""
 
@@ -163,7 +167,14 @@ def prepare(data: training_set.TrainingSet, config: ClipConfig) -> _Data:
         crops.append(fit(cut_out(image, main.visible_box), size + MARGIN))
     flat = [c for wordings in data.captions for c in wordings]
     texts = tokenize(flat, config.context).view(len(data.captions), -1, config.context)
-    return _Data(whole, np.stack(crops), [np.array(g) for g in groups.values() if len(g) > 1], texts)
+    device, longest = best_device(), max(len(g) for g in groups.values())
+    filled = [[g[k % len(g)] for k in range(longest)] for g in groups.values() if len(g) > 1]
+    return _Data(
+        torch.from_numpy(whole).to(device),
+        torch.from_numpy(np.stack(crops)).to(device),
+        torch.tensor(filled, device=device),
+        texts.to(device),
+    )
 
 
 def tokenize(texts: list[str], context: int) -> Tensor:
@@ -179,32 +190,39 @@ def tokenize(texts: list[str], context: int) -> Tensor:
     return encoded.input_ids
 
 
-def train(data: _Data, config: ClipConfig) -> Any:
-    """Train for `config.minutes`; returns the averaged model."""
+def pairs(data: _Data, config: ClipConfig) -> tuple[Tensor, Tensor]:
+    """Crop numbers (batch,) in pairs of one character each, and whose they are; half or more of them neighbours."""
+    device, identities = data.crop_of.device, len(data.crop_of)
+    near = (torch.randint(identities, (1,), device=device) + torch.arange(config.near, device=device)) % identities
+    anyone = torch.randint(identities, (config.batch // 2 - config.near,), device=device)
+    who = torch.cat([near, anyone])
+    width = data.crop_of.shape[1]
+    first = torch.randint(width, (len(who),), device=device)
+    second = (first + 1 + torch.randint(width - 1, (len(who),), device=device)) % width
+    crops = torch.stack([data.crop_of[who, first], data.crop_of[who, second]], dim=1)
+    return crops.flatten(), who.repeat_interleave(2)
+
+
+def train(data: _Data, seconds: float, config: ClipConfig) -> Any:
+    """Train for that long; returns the averaged model."""
+    device = data.whole.device
     torch.manual_seed(config.seed)
-    rng = np.random.default_rng(config.seed)
-    model = build(config)
-    optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
+    model = build(config).to(device)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), config.learning_rate, betas=(0.9, 0.98), weight_decay=0.02, fused=True
+    )  # fmt: skip
     average = Average(model, config.average)
-    began, step, log = time.monotonic(), 0, []
-    while (done := (time.monotonic() - began) / (60 * config.minutes)) < 1:
-        rate = config.learning_rate * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * done)))
-        for group in optimizer.param_groups:
-            group["lr"] = float(rate)
-        pictures = rng.integers(len(data.whole), size=config.batch)
-        # Neighbouring identities in one batch bring every near twin together with its model.
-        first = int(rng.integers(len(data.crop_of)))
-        near = [(first + k) % len(data.crop_of) for k in range(8)]
-        chosen = [*near, *rng.integers(len(data.crop_of), size=config.batch // 2 - 8)]
-        pairs = [rng.choice(data.crop_of[int(i)], 2, replace=False) for i in chosen]
-        crops = np.concatenate(pairs)
-        who = torch.tensor([int(i) for i in chosen]).repeat_interleave(2)
+    total, clock = torch.zeros(2, device=device), Clock(optimizer, seconds, warmup=150, floor=0.02)
+    for step in clock:
+        pictures = torch.randint(len(data.whole), (config.batch,), device=device)
+        crops, who = pairs(data, config)
         views = torch.cat([
-            _augment(data.whole[pictures], config.image_size, rng), _augment(data.crops[crops], config.image_size, rng)
+            _augment(data.whole[pictures], config.image_size), _augment(data.crops[crops], config.image_size)
         ])  # fmt: skip
-        embedded = functional.normalize(model.encode_image(views), dim=-1)
-        wording = rng.integers(data.texts.shape[1], size=config.batch)
-        texts = functional.normalize(model.encode_text(data.texts[pictures, wording]), dim=-1)
+        wording = torch.randint(data.texts.shape[1], (config.batch,), device=device)
+        with half_precision(device):
+            embedded = functional.normalize(model.encode_image(views).float(), dim=-1)
+            texts = functional.normalize(model.encode_text(data.texts[pictures, wording]).float(), dim=-1)
         caption = caption_loss(embedded[: config.batch], texts, model.logit_scale.exp().clamp(max=50))
         same = identity_loss(embedded[config.batch :], who, config.temperature)
         optimizer.zero_grad(set_to_none=True)
@@ -212,16 +230,14 @@ def train(data: _Data, config: ClipConfig) -> Any:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         average.update(model)
-        step += 1
-        log.append((float(caption.detach()), float(same.detach())))
-        if step % 50 == 0:
-            c, s = np.mean(log[-50:], axis=0)
-            print(
-                f"{(time.monotonic() - began) / 60:.1f} min, step {step}, captions {c:.3f}, identity {s:.3f}",
-                flush=True,
-            )
+        total += torch.stack([caption.detach(), same.detach()])
+        if step % 100 == 99:
+            c, s = (total / 100).tolist()
+            print(f"scorer: step {step + 1}, captions {c:.3f}, identity {s:.3f}", flush=True)
+            total.zero_()
+    print(f"scorer: {clock.step} steps of {config.batch}", flush=True)
     average.copy_to(model)
-    return model.eval()
+    return model.cpu().eval()
 
 
 def save(model: Any, config: ClipConfig, target: Path) -> None:
@@ -238,13 +254,12 @@ def save(model: Any, config: ClipConfig, target: Path) -> None:
     write_whole(target, write)
 
 
-def main(set_folder: Path) -> None:
-    """Train, install as the bundled model, and report."""
+def main(set_folder: Path, seconds: float) -> None:
+    """Train and install as the bundled model."""
     config = ClipConfig()
-    print(f"{len(vocabulary())} words", flush=True)
-    model = train(prepare(training_set.read(set_folder), config), config)
+    model = train(prepare(training_set.read(set_folder), config), seconds, config)
     save(model, config, MODELS / "clip")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 1200.0)

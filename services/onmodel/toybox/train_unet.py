@@ -1,68 +1,59 @@
 """Train the bundled text-to-image model: a small UNet and text encoder on the autoencoder's latents.
 
-    torchrun --nproc-per-node 2 -m onmodel.toybox.train_unet SET_FOLDER WORK_FOLDER [MINUTES [continue]]
+    python -m onmodel.toybox.train_unet SET_FOLDER WORK_FOLDER [SECONDS [continue]]
 
-With "continue" it starts from the bundled pipeline's weights, whose autoencoder must be WORK_FOLDER/vae. Expects
-WORK_FOLDER/vae and WORK_FOLDER/latents.npz of `train_vae`. Noise prediction, min-SNR weights (Hang et al. 2023, gamma
-5), captions dropped at random for classifier-free guidance, averaged weights. Every `export_minutes` the averaged
-weights are installed as the bundled pipeline, so that a shorter run leaves a usable one. One process on one core each,
-averaging their gradients, is faster here than one process with several threads; plain `python -m` runs one.
+Expects WORK_FOLDER/vae of `train_vae` and installs the whole as the bundled pipeline. With "continue" it starts from the
+bundled pipeline's weights and uses its autoencoder. Noise prediction, min-SNR weights
+(Hang et al. 2023, gamma 5), captions dropped at random for classifier-free guidance, averaged weights.
 """
 
 from __future__ import annotations
 
 import copy
-import os
 import sys
-import time
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from onmodel.core.vocabulary import ShotType
 from onmodel.toybox import tokens, training_set
-from onmodel.toybox.models import MODELS
-from onmodel.toybox.schedule import Average, write_whole
+from onmodel.toybox.models import MODEL_SIDE, MODELS
+from onmodel.toybox.schedule import Average, Clock, best_device, half_precision, write_whole
+from onmodel.toybox.train_vae import encode
 
 
 @dataclass(frozen=True, slots=True)
 class UnetConfig:
-    """Sizes of the UNet and the text encoder, and how long to train."""
+    """Sizes of the UNet and the text encoder, and how to train."""
 
-    channels: tuple[int, int, int] = (48, 96, 128)
+    channels: tuple[int, int, int] = (48, 96, 160)
     layers: int = 1
-    text_width: int = 128
-    text_layers: int = 2
-    minutes: float = 60.0
-    """Training stops after this long; the learning rate falls to 0 over it."""
-    export_minutes: float = 8.0
-    batch: int = 16
+    text_width: int = 192
+    text_layers: int = 3
+    batch: int = 256
     learning_rate: float = 1.0e-3
-    warmup_steps: int = 300
+    warmup_steps: int = 500
     snr_gamma: float = 5.0
     caption_dropout: float = 0.1
-    average: float = 0.9995
+    average: float = 0.9996
     far_weight: float = 2.0
     """How often far pictures are drawn, against others: their figures are few latents large and learned last."""
     seed: int = 17
 
 
 def build_unet(config: UnetConfig) -> UNet2DConditionModel:
-    """Three levels at 16, 8 and 4 latent pixels; attention to the caption on the lower two."""
+    """Three levels at 16, 8 and 4 latent pixels, attention to the caption on each: a far figure is 4 latents high, and
+    what its parts look like must be told apart at the finest level."""
     return UNet2DConditionModel(
-        sample_size=16, in_channels=4, out_channels=4, layers_per_block=config.layers,
-        block_out_channels=config.channels,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=config.text_width, attention_head_dim=4, norm_num_groups=16,
+        sample_size=MODEL_SIDE // 4, in_channels=4, out_channels=4, layers_per_block=config.layers,
+        block_out_channels=config.channels, down_block_types=("CrossAttnDownBlock2D",) * 3,
+        up_block_types=("CrossAttnUpBlock2D",) * 3, cross_attention_dim=config.text_width, attention_head_dim=4,
+        norm_num_groups=16,
     )  # fmt: skip
 
 
@@ -87,29 +78,41 @@ def build_scheduler() -> DDIMScheduler:
 
 @dataclass(frozen=True, slots=True)
 class Latents:
-    """What the UNet is trained on: latent means and deviations (n, 4, 16, 16), scaled; token ids (n, wordings, 48)."""
+    """What the UNet is trained on, on its device."""
 
-    far: npt.NDArray[np.bool_]
-    """(n,) pictures of that shot type."""
-
+    far: Tensor
+    """bool (n,): pictures of that shot type."""
     mean: Tensor
+    """float (n, 4, h, w) latent means, scaled."""
     std: Tensor
+    """float (n, 4, h, w) latent deviations, scaled."""
     text: Tensor
+    """(n, wordings, tokens) token ids."""
     empty: Tensor
+    """(tokens,) ids of the empty caption."""
 
 
-def load(set_folder: Path, work: Path, tokenizer: CLIPTokenizer, scaling: float) -> Latents:
-    """Read cached latents and tokenise every wording of every picture."""
-    captions, shots = training_set.read_captions(set_folder)
+def load_tokenizer(work: Path) -> CLIPTokenizer:
+    """The toybox's tokenizer, written to work/tokenizer."""
+    tokens.save(work / "tokenizer")
+    return CLIPTokenizer.from_pretrained(work / "tokenizer")
+
+
+def prepare(data: training_set.TrainingSet, vae: Any, tokenizer: CLIPTokenizer) -> Latents:
+    """Encode every picture, and tokenise every wording of it."""
     flat: Any = tokenizer(
-        [c for wordings in captions for c in wordings], padding="max_length", truncation=True, return_tensors="pt"
+        [caption for wordings in data.captions for caption in wordings],
+        padding="max_length", truncation=True, return_tensors="pt",
     )  # fmt: skip
     empty: Any = tokenizer([""], padding="max_length", return_tensors="pt")
-    with np.load(work / "latents.npz") as file:
-        mean, std = (torch.from_numpy(file[k]).float() * scaling for k in ("mean", "std"))
-    text = flat.input_ids.view(len(captions), -1, tokens.MAX_TOKENS)
-    far = np.array([shot is ShotType.FAR for shot in shots[: len(mean)]])
-    return Latents(far, mean, std, text[: len(mean)], empty.input_ids[0])
+    mean, std = (part * float(vae.config.scaling_factor) for part in encode(vae, data.images))
+    return Latents(
+        torch.tensor([truth.shot_type is ShotType.FAR for truth in data.truths], device=mean.device),
+        mean,
+        std,
+        flat.input_ids.view(len(data.captions), -1, tokens.MAX_TOKENS).to(mean.device),
+        empty.input_ids[0].to(mean.device),
+    )
 
 
 class _Both(nn.Module):
@@ -121,25 +124,80 @@ class _Both(nn.Module):
         self.text_encoder = text_encoder
 
 
-def step_loss(both: _Both, data: Latents, config: UnetConfig, alphas: Tensor, rng: np.random.Generator) -> Tensor:
-    """Weighted noise-prediction error of one random batch."""
-    reach = np.cumsum(np.where(data.far, config.far_weight, 1.0))
-    chosen = torch.from_numpy(np.searchsorted(reach, rng.random(config.batch) * reach[-1], side="right"))
-    latents = data.mean[chosen] + data.std[chosen] * torch.randn(config.batch, *data.mean.shape[1:])
-    wording = torch.from_numpy(rng.integers(data.text.shape[1], size=config.batch))
-    ids = data.text[chosen, wording].clone()
-    ids[torch.from_numpy(rng.random(config.batch) < config.caption_dropout)] = data.empty
-    # One time step from each of `batch` equal spans: less variance between batches than independent draws.
-    spans = (np.arange(config.batch) + rng.random(config.batch)) / config.batch
-    times = torch.from_numpy((spans * len(alphas)).astype(np.int64).clip(0, len(alphas) - 1))
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    noisy: Tensor
+    times: Tensor
+    ids: Tensor
+    noise: Tensor
+    weight: Tensor
+    """(n, 1, 1, 1)."""
+
+    def copy_(self, other: _Batch) -> None:
+        """Take over the values of another batch, in place."""
+        for name in ("noisy", "times", "ids", "noise", "weight"):
+            getattr(self, name).copy_(getattr(other, name))
+
+
+def draw(data: Latents, config: UnetConfig, alphas: Tensor) -> _Batch:
+    """A random batch, noised."""
+    n, device = config.batch, data.mean.device
+    weights = torch.where(data.far, config.far_weight, 1.0)
+    chosen = torch.multinomial(weights, n, replacement=True)
+    latents = data.mean[chosen] + data.std[chosen] * torch.randn_like(data.std[chosen])
+    ids = data.text[chosen, torch.randint(data.text.shape[1], (n,), device=device)]
+    dropped = torch.rand(n, device=device) < config.caption_dropout
+    ids = torch.where(dropped[:, None], data.empty, ids)
+    # One time step from each of n equal spans: less variance between batches than independent draws.
+    spans = (torch.arange(n, device=device) + torch.rand(n, device=device)) / n
+    times = (spans * len(alphas)).long().clamp(0, len(alphas) - 1)
     alpha = alphas[times].view(-1, 1, 1, 1)
     noise = torch.randn_like(latents)
     noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
-    hidden = both.text_encoder(ids)[0]
-    predicted = both.unet(noisy, times, hidden).sample
     snr = alpha / (1 - alpha)
-    weight = torch.minimum(snr, torch.full_like(snr, config.snr_gamma)) / snr
-    return (weight * (predicted - noise) ** 2).mean()
+    return _Batch(noisy, times, ids, noise, snr.clamp(max=config.snr_gamma) / snr)
+
+
+def batch_loss(both: _Both, batch: _Batch) -> Tensor:
+    """Weighted noise-prediction error."""
+    with half_precision(batch.noisy.device):
+        predicted = both.unet(batch.noisy, batch.times, both.text_encoder(batch.ids)[0]).sample
+    return (batch.weight * (predicted.float() - batch.noise) ** 2).mean()
+
+
+class _Gradients:
+    """Leaves the gradients of a batch on the parameters; on CUDA as one graph, since launching a thousand small kernels
+    takes longer than running them."""
+
+    def __init__(self, both: _Both, example: _Batch) -> None:
+        self._both, self._static = both, example
+        self._graph: torch.cuda.CUDAGraph | None = None
+        if example.noisy.is_cuda:
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(3):
+                    self._backward()
+            torch.cuda.current_stream().wait_stream(side)
+            both.zero_grad(set_to_none=True)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._loss = self._backward()
+
+    def _backward(self) -> Tensor:
+        loss = batch_loss(self._both, self._static)
+        loss.backward()
+        return loss.detach()
+
+    def __call__(self, batch: _Batch) -> Tensor:
+        """The batch's loss."""
+        self._static.copy_(batch)
+        if self._graph is not None:
+            # The graph writes gradients anew, where its capture left them.
+            self._graph.replay()
+            return self._loss
+        self._both.zero_grad(set_to_none=True)
+        return self._backward()
 
 
 def install(both: _Both, vae: Any, tokenizer: CLIPTokenizer, target: Path) -> None:
@@ -148,35 +206,14 @@ def install(both: _Both, vae: Any, tokenizer: CLIPTokenizer, target: Path) -> No
     The text encoder stays in single precision: transformers loads weights in the precision they were saved in.
     """
     kind: Any = StableDiffusionPipeline
+    # Saved with the model otherwise: a folder of the training machine.
+    vae.register_to_config(_name_or_path="")
     pipeline = kind(
-        vae=copy.deepcopy(vae).half(), text_encoder=both.text_encoder, tokenizer=tokenizer,
-        unet=copy.deepcopy(both.unet).half(), scheduler=build_scheduler(), safety_checker=None,
+        vae=copy.deepcopy(vae).cpu().half(), text_encoder=copy.deepcopy(both.text_encoder).cpu(), tokenizer=tokenizer,
+        unet=copy.deepcopy(both.unet).cpu().half(), scheduler=build_scheduler(), safety_checker=None,
         feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     write_whole(target, lambda folder: pipeline.save_pretrained(folder, safe_serialization=True))
-
-
-def latest_vae(work: Path) -> Any:
-    """The autoencoder as it is now: `train_vae.refine_decoder` may train its decoder on beside the UNet."""
-    vae: Any = AutoencoderKL.from_pretrained(work / "vae")
-    # Saved with the model: a folder of the training machine.
-    vae.register_to_config(_name_or_path="")
-    return vae
-
-
-def shared(parameters: list[nn.Parameter], elapsed: float) -> float:
-    """Average gradients over all processes, in place; returns the mean of `elapsed`, so that all stop at once."""
-    if not distributed.is_initialized():
-        return elapsed
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([torch.tensor([elapsed]), *(g.flatten() for g in gradients)])
-    distributed.all_reduce(flat)
-    flat /= distributed.get_world_size()
-    start = 1
-    for gradient in gradients:
-        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
-        start += gradient.numel()
-    return float(flat[0])
 
 
 def bundled_weights(both: _Both) -> None:
@@ -188,66 +225,55 @@ def bundled_weights(both: _Both) -> None:
     both.text_encoder.load_state_dict(text_encoder.state_dict())
 
 
-def train(data: Latents, tokenizer: CLIPTokenizer, work: Path, config: UnetConfig, *, go_on: bool = False) -> None:
-    """Train for `config.minutes`, install the averaged weights now and then and at the end."""
-    rank = distributed.get_rank() if distributed.is_initialized() else 0
-    torch.manual_seed(config.seed)
+def train(
+    data: Latents, vae: Any, tokenizer: CLIPTokenizer, seconds: float, config: UnetConfig, *, go_on: bool = False
+) -> None:
+    """Train for that long, from the bundled weights where `go_on`, and install the averaged weights."""
+    torch.manual_seed(config.seed + go_on)
     both = _Both(build_unet(config), build_text_encoder(config, tokenizer))
     if go_on:
         bundled_weights(both)
-    print(f"{sum(p.numel() for p in both.parameters()) / 1e6:.2f} M parameters, {len(data.mean)} pictures", flush=True)
-    torch.manual_seed(config.seed + 1000 * rank)
-    rng = np.random.default_rng([config.seed, rank])
-    optimizer = torch.optim.AdamW(both.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    both.to(data.mean.device)
+    print(
+        f"UNet: {sum(p.numel() for p in both.parameters()) / 1e6:.2f} M parameters, {len(data.mean)} pictures",
+        flush=True,
+    )
+    optimizer = torch.optim.AdamW(
+        both.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )  # fmt: skip
     average = Average(both, config.average)
-    shadow = _Both(build_unet(config), build_text_encoder(config, tokenizer)).eval()
-    alphas = build_scheduler().alphas_cumprod
-    began, step, losses, exported, minutes = time.monotonic(), 0, [], 0.0, 0.0
-    while (done := minutes / config.minutes) < 1:
-        rate = config.learning_rate * min(1.0, (step + 1) / config.warmup_steps) * 0.5 * (1 + np.cos(np.pi * done))
-        for group in optimizer.param_groups:
-            group["lr"] = float(max(rate, 1e-5))
-        loss = step_loss(both, data, config, alphas, rng)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        minutes = shared(list(both.parameters()), (time.monotonic() - began) / 60)
+    alphas = build_scheduler().alphas_cumprod.to(data.mean.device)
+    gradients = _Gradients(both, draw(data, config, alphas))
+    total = torch.zeros((), device=data.mean.device)
+    clock = Clock(optimizer, seconds, warmup=config.warmup_steps, floor=0.01)
+    for step in clock:
+        total += gradients(draw(data, config, alphas))
         torch.nn.utils.clip_grad_norm_(both.parameters(), 1.0)
         optimizer.step()
-        if rank == 0:
-            average.update(both)
-        step += 1
-        losses.append(float(loss.detach()))
-        if rank == 0 and step % 100 == 0:
-            print(f"{minutes:.1f} min, step {step}, loss {np.mean(losses[-100:]):.4f}", flush=True)
-        if rank == 0 and minutes - exported > config.export_minutes:
-            exported = minutes
-            average.copy_to(shadow)
-            install(shadow, latest_vae(work), tokenizer, MODELS / "diffusion")
-    if rank > 0:
-        return
-    average.copy_to(shadow)
-    torch.save({"model": shadow.state_dict(), "step": step}, work / "unet.pt")
-    install(shadow, latest_vae(work), tokenizer, MODELS / "diffusion")
-    print(f"{step} steps of {config.batch}", flush=True)
+        average.update(both)
+        if step % 200 == 199:
+            print(f"UNet: step {step + 1}, loss {float(total) / 200:.4f}", flush=True)
+            total.zero_()
+    average.copy_to(both)
+    install(both.eval(), vae, tokenizer, MODELS / "diffusion")
+    print(f"UNet: {clock.step} steps of {config.batch}", flush=True)
 
 
-def main(set_folder: Path, work: Path, minutes: float, go_on: bool) -> None:
-    """Train on cached latents and install the pipeline."""
-    if "WORLD_SIZE" in os.environ:
-        distributed.init_process_group("gloo", timeout=timedelta(minutes=20))
-    if os.environ.get("RANK", "0") == "0":
-        tokens.save(work / "tokenizer")
-    if distributed.is_initialized():
-        distributed.barrier()
-    tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
-    scaling = float(latest_vae(work).config["scaling_factor"])
-    train(load(set_folder, work, tokenizer, scaling), tokenizer, work, UnetConfig(minutes=minutes), go_on=go_on)
+def main(set_folder: Path, work: Path, seconds: float, go_on: bool) -> None:
+    """Train on a set."""
+    vae: Any = AutoencoderKL.from_pretrained(
+        MODELS / "diffusion" / "vae" if go_on else work / "vae", torch_dtype=torch.float32
+    )  # fmt: skip
+    # A vocabulary made anew may break ties differently, which would shuffle the ids that the text encoder learned.
+    tokenizer = CLIPTokenizer.from_pretrained(MODELS / "diffusion" / "tokenizer") if go_on else load_tokenizer(work)
+    data = prepare(training_set.read(set_folder, MODEL_SIDE), vae.to(best_device()), tokenizer)
+    train(data, vae, tokenizer, seconds, UnetConfig(), go_on=go_on)
 
 
 if __name__ == "__main__":
     main(
         Path(sys.argv[1]),
         Path(sys.argv[2]),
-        float(sys.argv[3]) if len(sys.argv) > 3 else 60.0,
+        float(sys.argv[3]) if len(sys.argv) > 3 else 3600.0,
         "continue" in sys.argv[4:],
     )

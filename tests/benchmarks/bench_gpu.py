@@ -51,11 +51,14 @@ def pipeline() -> Any:
             block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
             down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
         )  # fmt: skip
-    return kind(
-        vae=vae.to(torch.bfloat16), text_encoder=text,
-        tokenizer=CLIPTokenizer.from_pretrained(bundled("diffusion") / "tokenizer"), unet=unet.to(torch.bfloat16), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-        scheduler=DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
-    )  # fmt: skip
+    parts = {
+        "vae": vae.to(torch.bfloat16),
+        "text_encoder": text,
+        "tokenizer": CLIPTokenizer.from_pretrained(bundled("diffusion") / "tokenizer"),
+        "unet": unet.to(torch.bfloat16),
+        "scheduler": DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+    }
+    return kind(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
 
 
 def matrix_rate() -> float:

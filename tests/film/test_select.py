@@ -100,6 +100,17 @@ def test_another_character_must_be_of_some_size() -> None:
     assert "multi_character" in speck.refusals
 
 
+def test_a_frame_that_is_about_a_larger_character_is_no_shot_type_of_ours() -> None:
+    (companion,) = judged([row(0.0, WHOLE, others=(Box(62, 5, 99, 98),))])
+    assert companion.refusals["full_body"] == "framed for a larger character beside ours"
+    assert companion.scores["multi_character"] > 0
+    # At the frame's edge, and beside a larger one: of no use at all.
+    (aside,) = judged([row(0.0, Box(0, 20, 28, 80), others=(Box(40, 5, 80, 95),))])
+    assert not aside.scores and "cut by the frame's side" in aside.refusals["multi_character"]
+    (alone,) = judged([row(0.0, Box(0, 20, 28, 80), others=(Box(40, 40, 52, 70),))])
+    assert alone.scores["multi_character"] > 0
+
+
 def test_judging_again_with_more_rows_forgets_what_was_said() -> None:
     rows = [row(0.0, SMALL)]
     assert "far" in judged(rows)[0].scores

@@ -82,6 +82,8 @@ class Judged:
     """A character is there, but it is not ours."""
     beside_larger: bool = False
     """Another character in the frame is much larger than ours."""
+    aside: bool = False
+    """Ours is cut by a side of the frame, beside a larger character."""
 
     @property
     def sure(self) -> frozenset[str]:
@@ -134,7 +136,7 @@ def judge(
         if row.main is not None and row.looked.detected is not None:
             row.height_ratio = row.main.box.height / row.looked.detected.detections.height
         if row.main is not None and not row.stranger:
-            row.beside_larger = _beside_larger(row, config)
+            row.beside_larger, row.aside = _beside_larger(row, shots, config)
             row.own = _alone(row, shots, config) if row.own is None else row.own
             row.certainties = dict(row.own)
     agreement = _agreement(rows, config)
@@ -261,11 +263,14 @@ def certainty(detections: Detections, main: Instance, shot: ShotType, shots: Sho
     return same / len(_SHAKEN)
 
 
-def _beside_larger(row: Judged, config: JudgeConfig) -> bool:
-    """Whether the largest character of the frame is so much larger than ours that the frame is about it."""
+def _beside_larger(row: Judged, shots: ShotConfig, config: JudgeConfig) -> tuple[bool, bool]:
+    """Whether the frame's largest character is so much larger than ours that the framing is its own, and whether ours
+    is pushed out of the frame by a larger one."""
     assert row.main is not None and row.looked.detected is not None
-    largest = max(instance.box.area for instance in row.looked.detected.detections.instances)
-    return row.main.box.area < config.main_share * largest
+    found, box = row.looked.detected.detections, row.main.box
+    largest = max(instance.box.area for instance in found.instances)
+    cut = cut_edges(box, found.width, found.height, shots.edge_margin, shots.top_margin)
+    return box.area < config.main_share * largest, box.area < largest and bool(cut & {"left", "right"})
 
 
 def others(row: Judged, shots: ShotConfig, config: JudgeConfig) -> list[Instance]:
@@ -307,6 +312,8 @@ def _refuse(row: Judged, name: str, scene: Scene, needed: Sequence[float], names
         return "no character found"
     if row.stranger:
         return f"not our character (likeness {row.likeness:.2f}, ours from {row.needed:.2f})"
+    if row.aside:
+        return "cut by the frame's side, beside a larger character"
     if category not in decision.categories:
         return _other_kind(decision, category)
     if category in _SHOTS and row.beside_larger:

@@ -18,6 +18,8 @@ from onmodel.training.data import ArrayCache, prepare
 from onmodel.training.families import StableDiffusion
 from onmodel.training.job import TrainingPicture
 from onmodel.training.loop import Alone, StepReport, Trainer, Workers
+from onmodel.training.naming import SdNaming
+from onmodel.training.network_spec import NetworkSpec
 from onmodel.training.pipeline import load_pipeline
 
 from .conftest import MakeConfig
@@ -94,7 +96,7 @@ def test_first_step_equals_a_derivation_of_its_own(
 
     pipeline: Any = load_pipeline(str(base))
     again = make_trainer(config)
-    network.attach({"unet": pipeline.unet}, 4, 2.0, seed=11)
+    network.attach({"unet": pipeline.unet}, NetworkSpec(dim=4, alpha=2.0), SdNaming(), seed=11)
     data = again._data  # pyright: ignore[reportPrivateUsage]
     chosen = plan_epoch(data.buckets, data.repeats, 2, 11, 0)[0].pictures
     generator = seeded(11, 0, 2)

@@ -57,7 +57,7 @@ def command(
 
 def _inspect(file: Path) -> None:
     """The file's metadata as JSON, with the tables inside it opened up."""
-    from onmodel.training.export import read_metadata
+    from onmodel.training.lora_file import read_metadata
 
     shown: dict[str, object] = {}
     for key, value in sorted(read_metadata(file).items()):

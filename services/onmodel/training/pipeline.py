@@ -14,8 +14,9 @@ import transformers
 
 from onmodel.core.errors import UserError
 from onmodel.training import network
-from onmodel.training.export import read_lora
 from onmodel.training.locate import locate_model
+from onmodel.training.lora_file import read_lora
+from onmodel.training.naming import naming_of
 
 
 def load_pipeline(
@@ -83,7 +84,7 @@ def load_lora(pipeline: diffusers.DiffusionPipeline, file: Path, scale: float = 
     """
     unload_lora(pipeline)
     components = network.lora_components(pipeline)
-    weights = read_lora(file, components)
+    weights = read_lora(file, components, naming_of(pipeline))
     network.attach_weights(components, weights, str(file))
     set_lora_scale(pipeline, scale)
 

@@ -21,6 +21,7 @@ from onmodel.training.loop import Alone, StepReport, Trainer, Workers
 from onmodel.training.naming import SdNaming
 from onmodel.training.network_spec import NetworkSpec
 from onmodel.training.pipeline import load_pipeline
+from onmodel.training.weights import UP
 
 from .conftest import MakeConfig
 
@@ -227,10 +228,10 @@ def test_text_encoder_is_trained_at_its_own_rate(make_config: MakeConfig) -> Non
     config = make_config(network={"network_train_unet_only": False}, optimizer={"text_encoder_lr": 0.0})
     frozen = make_trainer(config)
     run(frozen, stop_after=2)
-    assert not any(layer.up.any() for layer in network.read_weights(frozen.components)["text_encoder"].values())
+    assert not any(layer.parts[UP].any() for layer in network.read_weights(frozen.components)["text_encoder"].values())
     trained = make_trainer(config.with_changes(optimizer={"text_encoder_lr": 1e-3}))
     run(trained, stop_after=2)
-    assert all(layer.up.any() for layer in network.read_weights(trained.components)["text_encoder"].values())
+    assert all(layer.parts[UP].any() for layer in network.read_weights(trained.components)["text_encoder"].values())
 
 
 def test_gradient_checkpointing_changes_nothing_but_memory(make_config: MakeConfig) -> None:

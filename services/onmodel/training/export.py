@@ -111,7 +111,7 @@ def _diffusers_file(weights: LoraWeights, spec: NetworkSpec) -> bytes:
                 magnitude = layer.parts[MAGNITUDE]
                 # peft's shapes: (out,) for a linear layer, (1, out, 1, 1) for a convolution.
                 magnitude = magnitude.flatten() if magnitude.ndim == 2 else magnitude.transpose(0, 1).contiguous()
-                tensors[f"{key}.lora_magnitude_vector"] = magnitude
+                tensors[f"{key}.lora_magnitude_vector.weight"] = magnitude
         # diffusers keeps peft's LoraConfig in the metadata; without it, alpha would be taken to equal the rank.
         adapter |= {f"{component}.{key}": value for key, value in _adapter_config(layers, spec).items()}
     metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(adapter, sort_keys=True)}

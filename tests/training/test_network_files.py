@@ -181,12 +181,14 @@ def test_merged_base_gives_the_output_of_base_and_network(
 
 
 READ_BY_DIFFUSERS = [
-    *(
-        (base, kind, "lora.safetensors")
-        for base, kind in (("sd1", "lora"), ("sd1", "locon"), ("sd1", "rslora"), ("sdxl", "locon"))
-    ),
-    *((base, kind, "peft") for base, kind in (("sd1", "dora"), ("sdxl", "lora"), ("flux", "lora"), ("flux", "dora"))),
+    ("sd1", "lora", "lora.safetensors"),
+    ("sd1", "locon", "lora.safetensors"),
+    ("sd1", "rslora", "lora.safetensors"),
+    ("sdxl", "locon", "lora.safetensors"),
+    ("sd1", "dora", "peft"),
     ("sdxl", "locon", "peft"),
+    ("flux", "lora", "peft"),
+    ("flux", "dora", "peft"),
 ]
 """Of sd-scripts' files for Flux it reads those of the real model's width alone, and no DoRA."""
 

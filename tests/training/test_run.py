@@ -13,7 +13,6 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from onmodel.core.errors import NotFoundError, ResourceError, UserError
 from onmodel.training import checkpoint, export, lora_file, run, worker
@@ -188,21 +187,6 @@ def test_a_full_disk_leaves_no_half_checkpoint(make_config: MakeConfig, monkeypa
         run.train(config, num_workers=0)
     assert not list(config.trial_dir.glob("*.safetensors"))
     assert not (config.trial_dir / STATE).exists()
-
-
-def test_inspect_prints_the_metadata(make_config: MakeConfig) -> None:
-    import typer
-
-    from onmodel.cli import train as verb
-
-    app = typer.Typer()
-    app.command()(verb.command)
-    file = run.train(make_config(), num_workers=0).checkpoints[-1]
-    result = CliRunner().invoke(app, ["--inspect", str(file)])
-    assert result.exit_code == 0
-    shown = json.loads(result.stdout)
-    assert shown["ss_network_dim"] == "4"
-    assert shown["ss_dataset_dirs"]["2_zork boy"]["img_count"] == 6
 
 
 def test_a_moved_dataset_is_the_same_dataset(make_config: MakeConfig, tiny_dataset: Path, tmp_path: Path) -> None:

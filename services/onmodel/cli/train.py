@@ -75,14 +75,14 @@ def _inspect(file: Path, *, as_json: bool) -> None:
         typer.echo(json.dumps(facts.as_json(), ensure_ascii=False, indent=1))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     console = Console()
     for key, value in facts.metadata.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         shown = text if len(text) <= 100 else f"{text[:100]}… ({len(text)} characters; --json shows all)"
         console.print(f"{key}: {shown}", markup=False, highlight=False, soft_wrap=True)
-    table = Table("part", "layers", "kind", "rank", "alpha", "norm mean", "norm max", "type")
+    table = Table(Column("part", no_wrap=True), "layers", "kind", "rank", "alpha", "norm mean", "norm max", "type")
     for part, layers in facts.parts():
         norms = [layer.norm for layer in layers]
         table.add_row(

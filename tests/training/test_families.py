@@ -1,10 +1,12 @@
 """Each family through the real code path: encoded, trained, exported, drawn."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -51,6 +53,7 @@ def test_a_family_is_trained_and_its_file_loads(
     version, architecture, prediction = VERSIONS[name]
     assert metadata["ss_base_model_version"] == version
     assert metadata["modelspec.architecture"] == architecture
+    assert metadata["ss_network_module"] == ("networks.lora_flux" if name == "flux" else "networks.lora")
     assert metadata.get("modelspec.prediction_type") == prediction
     assert any(key.startswith("lora_te") for key in layers) == text
     # Of SDXL's first text encoder the last layer is never used.
@@ -166,3 +169,81 @@ def test_what_no_family_can_train_is_refused(tiny_base: Callable[[str], Path]) -
         )
     with pytest.raises(UserError, match="a str cannot be trained"):
         make_family("pipeline", ModelSection(pretrained_model_name_or_path="x"))
+
+
+def original_names(pipeline: Any) -> dict[str, torch.Tensor]:
+    """The tiny SD pipeline's weights under the names of the original code's single file."""
+    tensors: dict[str, torch.Tensor] = {}
+    resnet = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1"}
+    resnet |= {"norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
+    starts = {
+        "conv_in.": "input_blocks.0.0.",
+        "time_embedding.linear_1.": "time_embed.0.",
+        "time_embedding.linear_2.": "time_embed.2.",
+        "down_blocks.0.resnets.0.": "input_blocks.1.0.",
+        "down_blocks.0.attentions.0.": "input_blocks.1.1.",
+        "down_blocks.0.downsamplers.0.conv.": "input_blocks.2.0.op.",
+        "down_blocks.1.resnets.0.": "input_blocks.3.0.",
+        "mid_block.resnets.0.": "middle_block.0.",
+        "mid_block.attentions.0.": "middle_block.1.",
+        "mid_block.resnets.1.": "middle_block.2.",
+        "up_blocks.0.resnets.0.": "output_blocks.0.0.",
+        "up_blocks.0.resnets.1.": "output_blocks.1.0.",
+        "up_blocks.0.upsamplers.0.conv.": "output_blocks.1.1.conv.",
+        "up_blocks.1.resnets.0.": "output_blocks.2.0.",
+        "up_blocks.1.attentions.0.": "output_blocks.2.1.",
+        "up_blocks.1.resnets.1.": "output_blocks.3.0.",
+        "up_blocks.1.attentions.1.": "output_blocks.3.1.",
+        "conv_norm_out.": "out.0.",
+        "conv_out.": "out.2.",
+    }
+    for name, tensor in pipeline.unet.state_dict().items():
+        start = next(start for start in starts if name.startswith(start))
+        rest = name.removeprefix(start)
+        if ".resnets." in start:
+            head, _, tail = rest.partition(".")
+            rest = f"{resnet[head]}.{tail}"
+        tensors[f"model.diffusion_model.{starts[start]}{rest}"] = tensor
+    attention = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+    for name, tensor in pipeline.vae.state_dict().items():
+        new = name.replace("mid_block.resnets.0", "mid.block_1").replace("mid_block.resnets.1", "mid.block_2")
+        new = new.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
+        for index in range(4):
+            new = new.replace(f"down_blocks.{index}.resnets.", f"down.{index}.block.")
+            new = new.replace(f"down_blocks.{index}.downsamplers.0", f"down.{index}.downsample")
+            new = new.replace(f"up_blocks.{index}.resnets.", f"up.{3 - index}.block.")
+            new = new.replace(f"up_blocks.{index}.upsamplers.0", f"up.{3 - index}.upsample")
+        if "mid_block.attentions.0." in new:
+            head, _, tail = new.partition("mid_block.attentions.0.")
+            part, _, kind = tail.rpartition(".")
+            linear = kind == "weight" and part != "group_norm"
+            new = f"{head}mid.attn_1.{attention[part]}.{kind}"
+        else:
+            linear = False
+        # The original code's attention is made of 1x1 convolutions.
+        tensors[f"first_stage_model.{new}"] = tensor[:, :, None, None] if linear else tensor
+    for name, tensor in pipeline.text_encoder.state_dict().items():
+        tensors[f"cond_stage_model.transformer.text_model.{name}"] = tensor
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def test_a_single_file_takes_its_configs_from_the_folder_beside_it(
+    tiny_base: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    pipeline, family = opened(tiny_base("sd1"))
+    file = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(original_names(pipeline), file)
+    with pytest.raises(UserError, match="configs and tokenizers come from the folder"):
+        load_pipeline(str(file))
+    weights = shutil.ignore_patterns("*.safetensors")
+    shutil.copytree(tiny_base("sd1"), tmp_path / "model", ignore=weights)
+    _, again = opened(file)
+    said = family.encode_captions(["zork boy"])
+    torch.testing.assert_close(again.encode_captions(["zork boy"]), said)
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted = family.predict(latents, torch.tensor([500]), said)
+        torch.testing.assert_close(again.predict(latents, torch.tensor([500]), said), wanted)
+    pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    torch.testing.assert_close(again.encode_pictures(pixels), family.encode_pictures(pixels))

@@ -55,10 +55,12 @@ def lora_metadata(
 
 def _settings(config: TrainConfig, family: Family, session: Session, total_steps: int) -> dict[str, object]:
     optimizer, training, net = config.optimizer, config.training, config.network
+    plain = family.naming.network_module
     return {
         "ss_v2": family.base_version.startswith("sd_v2"),
         "ss_base_model_version": family.base_version,
-        "ss_network_module": net.network_module,
+        # sd-scripts has a module of its own for some structures.
+        "ss_network_module": plain if net.network_module.startswith("networks.") else net.network_module,
         "ss_network_dim": net.network_dim,
         "ss_network_alpha": net.network_alpha,
         "ss_network_dropout": net.network_dropout or None,

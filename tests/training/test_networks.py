@@ -185,7 +185,7 @@ def test_dropout_is_on_in_training_alone() -> None:
     network.set_dropout({"unet": module}, NetworkSpec())
     assert torch.equal(module.linear(x), whole)
     lokr = small("lokr", module_dropout=0.5)
-    outputs = {float(lokr.linear(x[:1]).sum()) for _ in range(40)}
+    outputs = {lokr.linear(x[:1]).sum().item() for _ in range(40)}
     assert len(outputs) == 2, "a layer's change is there or not"
 
 

@@ -13,10 +13,9 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from onmodel.core.errors import NotFoundError, ResourceError, UserError
-from onmodel.training import checkpoint, export, run, worker
+from onmodel.training import checkpoint, export, lora_file, run, worker
 from onmodel.training.config import load_train_config, to_toml
 from onmodel.training.job import METRICS, STATE, read_metrics
 
@@ -52,7 +51,7 @@ def test_a_trial_leaves_what_it_promises(make_config: MakeConfig, tiny_dataset: 
 
 def test_metadata_is_complete_and_true(make_config: MakeConfig) -> None:
     config = make_config(training={"max_train_epochs": 1, "seed": 9}, advanced={"min_snr_gamma": 5.0})
-    metadata = export.read_metadata(run.train(config, num_workers=0).checkpoints[-1])
+    metadata = lora_file.read_metadata(run.train(config, num_workers=0).checkpoints[-1])
     wanted = """ss_v2 ss_base_model_version ss_network_module ss_network_dim ss_network_alpha ss_network_args
         ss_output_name ss_session_id ss_seed ss_training_started_at ss_training_finished_at ss_learning_rate ss_unet_lr
         ss_text_encoder_lr ss_optimizer ss_lr_scheduler ss_lr_warmup_steps ss_max_train_steps ss_num_epochs ss_steps
@@ -188,21 +187,6 @@ def test_a_full_disk_leaves_no_half_checkpoint(make_config: MakeConfig, monkeypa
         run.train(config, num_workers=0)
     assert not list(config.trial_dir.glob("*.safetensors"))
     assert not (config.trial_dir / STATE).exists()
-
-
-def test_inspect_prints_the_metadata(make_config: MakeConfig) -> None:
-    import typer
-
-    from onmodel.cli import train as verb
-
-    app = typer.Typer()
-    app.command()(verb.command)
-    file = run.train(make_config(), num_workers=0).checkpoints[-1]
-    result = CliRunner().invoke(app, ["--inspect", str(file)])
-    assert result.exit_code == 0
-    shown = json.loads(result.stdout)
-    assert shown["ss_network_dim"] == "4"
-    assert shown["ss_dataset_dirs"]["2_zork boy"]["img_count"] == 6
 
 
 def test_a_moved_dataset_is_the_same_dataset(make_config: MakeConfig, tiny_dataset: Path, tmp_path: Path) -> None:

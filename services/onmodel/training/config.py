@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from onmodel.core.config import Config, read_mapping, validate
 from onmodel.core.errors import UserError
 from onmodel.core.files import content_hash
+from onmodel.training.network_spec import NetworkSpec, make_spec
 
 Scheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 
@@ -31,20 +32,46 @@ class ModelSection(Section):
     """`toybox`, a diffusers folder, a single `.safetensors` checkpoint, or a hub id."""
     v_parameterization: bool | None = None
     """Train for v-prediction; absent: as the base model's scheduler says."""
+    guidance_scale: float = Field(default=1.0, ge=0)
+    """What a guidance-distilled model (Flux.1-dev) is told while it is trained; of no effect on others."""
 
 
 class NetworkSection(Section):
     """What is trained."""
 
-    network_module: Literal["networks.lora"] = "networks.lora"
-    network_dim: int = Field(default=16, ge=1, le=4096)
+    network_module: Literal["networks.lora", "networks.lora_flux", "lycoris.kohya"] = "networks.lora"
+    """sd-scripts' LoRA, or LyCORIS' networks by `algo` in `network_args`."""
+    network_dim: int = Field(default=16, ge=1, le=100_000)
     """Rank of the LoRA."""
     network_alpha: float = Field(default=8.0, gt=0)
     """The LoRA's output is scaled by alpha / rank."""
+    network_args: list[str] = Field(default_factory=list)
+    """`key=value` strings, as `network_spec` knows them: `conv_dim=8`, `algo=loha`, `dora_wd=True`."""
+    network_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of a LoRA's inputs that are left out at each step."""
     network_train_unet_only: bool = True
-    """False: the text encoder's attention and MLP layers get a LoRA too."""
+    """False: the text encoders' attention and MLP layers get a LoRA too."""
+    network_train_text_encoder_only: bool = False
+    """Train the text encoders and leave the UNet (or transformer) alone; goes before `network_train_unet_only`."""
     network_weights: str | None = None
-    """A LoRA `.safetensors` file (sd-scripts or PEFT naming) to start from."""
+    """A LoRA `.safetensors` file (sd-scripts, LyCORIS or PEFT naming) to start from."""
+
+    @model_validator(mode="after")
+    def _makes_a_network(self) -> Self:
+        _ = self.spec
+        return self
+
+    @property
+    def trains_text(self) -> bool:
+        """Whether text encoders are trained, so that captions cannot be encoded beforehand."""
+        return self.network_train_text_encoder_only or not self.network_train_unet_only
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The network. Raises ValueError for arguments that make none."""
+        return make_spec(
+            self.network_module, self.network_dim, self.network_alpha, self.network_args, self.network_dropout
+        )
 
 
 class OptimizerSection(Section):
@@ -56,8 +83,8 @@ class OptimizerSection(Section):
     learning_rate: float = Field(default=1e-4, gt=0)
     unet_lr: float | None = Field(default=None, ge=0)
     """For the UNet's LoRA; absent: `learning_rate`."""
-    text_encoder_lr: float | None = Field(default=None, ge=0)
-    """For the text encoder's LoRA; absent: `learning_rate`."""
+    text_encoder_lr: float | list[float] | None = None
+    """For the text encoders' LoRA, one rate or one an encoder; absent: `learning_rate`."""
     lr_scheduler: Scheduler = "constant"
     lr_scheduler_num_cycles: int = Field(default=1, ge=1)
     """Restarts of `cosine_with_restarts`."""
@@ -71,6 +98,14 @@ class OptimizerSection(Section):
     def _share_below_one(cls, value: int | float) -> int | float:
         if isinstance(value, float) and value >= 1:
             raise ValueError("a share of all steps must lie below 1.0; write an integer for a number of steps")
+        return value
+
+    @field_validator("text_encoder_lr")
+    @classmethod
+    def _rates_not_negative(cls, value: float | list[float] | None) -> float | list[float] | None:
+        rates = value if isinstance(value, list) else [0.0 if value is None else value]
+        if not rates or min(rates) < 0:
+            raise ValueError("must be a rate of at least 0, or a list of them, one a text encoder")
         return value
 
     @field_validator("optimizer_args")

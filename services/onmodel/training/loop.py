@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from onmodel.core.errors import UserError
 from onmodel.training import loss, network
 from onmodel.training.buckets import Batch, batches_per_epoch, plan_epoch, seeded
-from onmodel.training.config import TrainConfig, parse_optimizer_arg
+from onmodel.training.config import OptimizerSection, TrainConfig, parse_optimizer_arg
 from onmodel.training.data import TrainingData
 from onmodel.training.families import Family
+from onmodel.training.families.sizes import size_conditioning
 from onmodel.training.schedule import make_schedule
 
 EMPTY_CAPTION = ""
@@ -82,7 +83,7 @@ class Trainer:
         self._schedule = family.schedule.to(device)
         self._batch = config.training.train_batch_size * workers.world_size
         self.components = trained_components(config, family)
-        network.attach(self.components, config.network.network_dim, config.network.network_alpha, config.training.seed)
+        network.attach(self.components, config.network.spec, family.naming, config.training.seed)
         self._groups = [network.parameters(module) for module in self.components.values()]
         self._parameters = [parameter for group in self._groups for parameter in group]
         self._optimizer = self._make_optimizer()
@@ -93,10 +94,9 @@ class Trainer:
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         options = self._config.optimizer
-        rates = {"unet": options.unet_lr, "text_encoder": options.text_encoder_lr}
+        rates = component_rates(options, list(self.components))
         groups = [
-            {"params": group, "lr": options.learning_rate if rates[name] is None else rates[name]}
-            for name, group in zip(self.components, self._groups, strict=True)
+            {"params": group, "lr": rates[name]} for name, group in zip(self.components, self._groups, strict=True)
         ]
         extra: dict[str, Any] = dict(parse_optimizer_arg(item) for item in options.optimizer_args)
         # Fused: on the CPU too, a loop over some hundred small tensors costs more than the arithmetic.
@@ -119,7 +119,7 @@ class Trainer:
             parameter.requires_grad_(True)
         if self._config.advanced.gradient_checkpointing:
             for name, module in self.components.items():
-                if name == "unet":
+                if name in network.DENOISERS:
                     module.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
                 else:
                     module.gradient_checkpointing_enable()  # pyright: ignore[reportCallIssue]
@@ -203,10 +203,18 @@ class Trainer:
         if not captions:
             return None
         latents, noise, timesteps = (part[mine].to(self._device) for part in (latents, noise, timesteps))
-        alphas = self._schedule.alphas_cumprod[timesteps]
-        noisy = loss.add_noise(latents, noise, alphas)
+        if self._schedule.prediction_type == "flow":
+            timesteps = timesteps.float()
+            sigma = (timesteps / self._schedule.timesteps).view(-1, 1, 1, 1)
+            alphas = 1 - sigma.flatten()
+            noisy = (1 - sigma) * latents + sigma * noise
+        else:
+            alphas = self._schedule.alphas_cumprod[timesteps]
+            noisy = loss.add_noise(latents, noise, alphas)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.training.mixed_precision == "bf16"):
-            prediction = self._family.predict(noisy, timesteps, self._conditioning(captions))
+            prediction = self._family.predict(
+                noisy, timesteps, self._conditioning(captions), self._sizes(batch.pictures[mine])
+            )
         kind = self._schedule.prediction_type
         wanted = loss.target(latents, noise, alphas, kind)
         return loss.picture_losses(prediction, wanted, alphas, kind, advanced.min_snr_gamma)
@@ -218,6 +226,11 @@ class Trainer:
         drawn = torch.rand(len(batch.pictures), generator=generator).tolist()
         lines = [self._data.pictures[index].captions for index in batch.pictures]
         return [each[int(place * len(each))] for each, place in zip(lines, drawn, strict=True)]
+
+    def _sizes(self, pictures: Sequence[int]) -> Tensor | None:
+        if not self._family.uses_sizes:
+            return None
+        return size_conditioning([(self._data.pictures[index].path, self._data.buckets[index]) for index in pictures])
 
     def _conditioning(self, captions: Sequence[str]) -> Tensor:
         if not self._data.conditioning:
@@ -247,5 +260,27 @@ class Trainer:
 
 def trained_components(config: TrainConfig, family: Family) -> dict[str, nn.Module]:
     """The components of `family` that `config` trains."""
-    wanted = ("unet",) if config.network.network_train_unet_only else ("unet", "text_encoder")
-    return {name: family.components[name] for name in wanted if name in family.components}
+    options = config.network
+    wanted = {
+        name: module
+        for name, module in family.components.items()
+        if (not options.network_train_text_encoder_only if name in network.DENOISERS else options.trains_text)
+    }
+    if not wanted:
+        raise UserError("network_train_text_encoder_only: the base model has no text encoder that can be trained")
+    return wanted
+
+
+def component_rates(options: OptimizerSection, names: Sequence[str]) -> dict[str, float]:
+    """Learning rate of each component. Raises UserError for more text encoder rates than there are encoders."""
+    texts = [name for name in names if name not in network.DENOISERS]
+    given = options.text_encoder_lr
+    each = given if isinstance(given, list) else [given] * len(texts)
+    if len(each) == 1:
+        each = each * len(texts)  # sd-scripts: one rate is everyone's
+    if len(each) < len(texts) or (len(each) > len(texts) > 0):
+        raise UserError(f"text_encoder_lr: {len(each)} rates for {len(texts)} text encoder(s); give one, or one each")
+    rates = {name: options.unet_lr for name in names if name in network.DENOISERS} | dict(
+        zip(texts, each, strict=False)
+    )
+    return {name: options.learning_rate if rates[name] is None else float(rates[name] or 0.0) for name in names}

@@ -16,7 +16,13 @@ class NoiseSchedule:
     alphas_cumprod: Tensor
     """float32 (T,), ᾱ from near 1 to near 0."""
     prediction_type: str
-    """`epsilon` (the noise) or `v_prediction` (Salimans & Ho 2022)."""
+    """`epsilon` (the noise), `v_prediction` (Salimans & Ho 2022) or `flow` (noise − picture, Liu 2022)."""
+    shift: float = 1.0
+
+    @classmethod
+    def flow(cls, shift: float = 1.0, timesteps: int = 1000) -> "NoiseSchedule":
+        """The schedule of a flow-matching model: noise level σ from 0 to 1, timestep σ·T."""
+        return cls(torch.empty(timesteps), "flow", shift)
 
     @property
     def timesteps(self) -> int:
@@ -25,7 +31,7 @@ class NoiseSchedule:
 
     def to(self, device: torch.device) -> "NoiseSchedule":
         """The same on another device."""
-        return NoiseSchedule(self.alphas_cumprod.to(device), self.prediction_type)
+        return NoiseSchedule(self.alphas_cumprod.to(device), self.prediction_type, self.shift)
 
 
 def draw_noise(shape: tuple[int, ...], noise_offset: float, generator: torch.Generator) -> Tensor:

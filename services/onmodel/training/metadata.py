@@ -55,19 +55,22 @@ def lora_metadata(
 
 def _settings(config: TrainConfig, family: Family, session: Session, total_steps: int) -> dict[str, object]:
     optimizer, training, net = config.optimizer, config.training, config.network
+    plain = family.naming.network_module
     return {
         "ss_v2": family.base_version.startswith("sd_v2"),
         "ss_base_model_version": family.base_version,
-        "ss_network_module": net.network_module,
+        # sd-scripts has a module of its own for some structures.
+        "ss_network_module": plain if net.network_module.startswith("networks.") else net.network_module,
         "ss_network_dim": net.network_dim,
         "ss_network_alpha": net.network_alpha,
-        "ss_network_args": "{}",
+        "ss_network_dropout": net.network_dropout or None,
+        "ss_network_args": json.dumps(dict(item.split("=", 1) for item in net.network_args)),
         "ss_output_name": training.output_name,
         "ss_session_id": session.id,
         "ss_seed": training.seed,
         "ss_learning_rate": optimizer.learning_rate,
         "ss_unet_lr": optimizer.unet_lr,
-        "ss_text_encoder_lr": None if net.network_train_unet_only else optimizer.text_encoder_lr,
+        "ss_text_encoder_lr": optimizer.text_encoder_lr if net.trains_text else None,
         "ss_optimizer": f"{optimizer.optimizer_type}({','.join(optimizer.optimizer_args)})",
         "ss_lr_scheduler": optimizer.lr_scheduler,
         "ss_lr_warmup_steps": warmup_steps(optimizer, total_steps),
@@ -138,15 +141,20 @@ def _dataset(config: TrainConfig, data: TrainingData) -> dict[str, object]:
 def _model_spec(config: TrainConfig, family: Family, finished: float) -> dict[str, object]:
     """ModelSpec 1.0.1."""
     width, height = config.data.size
-    return {
+    word = _PREDICTIONS.get(family.schedule.prediction_type)
+    prediction: dict[str, object] = {"modelspec.prediction_type": word} if word else {}
+    return prediction | {
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": f"{family.architecture}/lora",
         "modelspec.implementation": "diffusers",
         "modelspec.title": config.training.output_name,
         "modelspec.resolution": f"{width}x{height}",
         "modelspec.date": datetime.fromtimestamp(finished, UTC).isoformat(timespec="seconds"),
-        "modelspec.prediction_type": "v" if family.schedule.prediction_type == "v_prediction" else "epsilon",
     }
+
+
+_PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
+"""ModelSpec's words; it has none for a flow."""
 
 
 def _trigger(data: TrainingData) -> dict[str, object]:

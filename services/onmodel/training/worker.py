@@ -14,9 +14,10 @@ from onmodel.core.files import content_hash, write_text
 from onmodel.training import checkpoint, export, network
 from onmodel.training.chart import write_loss_chart
 from onmodel.training.data import ArrayCache, TrainingData, prepare
-from onmodel.training.families import Family, StableDiffusion
+from onmodel.training.families import Family, make_family
 from onmodel.training.job import LOSS_CHART, METRICS, PROBLEMS, PROGRESS, STATE, Job, read_metrics
 from onmodel.training.loop import StepReport, Trainer, Workers
+from onmodel.training.lora_file import read_lora
 from onmodel.training.metadata import Session, lora_metadata
 from onmodel.training.pipeline import load_pipeline
 
@@ -42,10 +43,10 @@ def run_job(job: Job, host: Host) -> None:
     progress("loading the base model", 0, 0)
     dtype = torch.bfloat16 if job.config.training.mixed_precision == "bf16" else torch.float32
     pipeline = load_pipeline(job.config.model.pretrained_model_name_or_path, device=host.device, dtype=dtype)
-    family = StableDiffusion(pipeline, job.config.model.v_parameterization)
+    family = make_family(pipeline, job.config.model)
     data = _prepare(job, host, family, progress)
     trainer = Trainer(job.config, family, data, host.workers, host.device)
-    _start_from(job, host, trainer)
+    _start_from(job, host, family, trainer)
     if writer is not None:
         writer.begin(family, data, trainer, host.workers.world_size)
 
@@ -70,7 +71,7 @@ def _silent(what: str, done: int, total: int) -> None:
 
 
 def _prepare(job: Job, host: Host, family: Family, progress: Callable[[str, int, int], None]) -> TrainingData:
-    captions = job.config.network.network_train_unet_only
+    captions = not job.config.network.trains_text
     shared = job.cache_dir is not None
     data = prepare(
         job.pictures,
@@ -88,7 +89,7 @@ def _prepare(job: Job, host: Host, family: Family, progress: Callable[[str, int,
     return data
 
 
-def _start_from(job: Job, host: Host, trainer: Trainer) -> None:
+def _start_from(job: Job, host: Host, family: Family, trainer: Trainer) -> None:
     """Take up the full state, or the weights of a LoRA file, that the job names."""
     if job.resume is not None:
         facts = checkpoint.read_facts(job.resume)
@@ -100,7 +101,8 @@ def _start_from(job: Job, host: Host, trainer: Trainer) -> None:
         trainer.load_state(checkpoint.load_state(job.resume))
     elif job.config.network.network_weights is not None:
         file = Path(job.config.network.network_weights)
-        network.write_weights(trainer.components, export.read_lora(file, trainer.components), str(file))
+        weights = read_lora(file, trainer.components, family.naming)
+        network.write_weights(trainer.components, weights, str(file))
 
 
 class _Writer:
@@ -151,8 +153,8 @@ class _Writer:
         if due:
             weights = network.read_weights(trainer.components)
             name = f"{self._name}-{epoch:06d}"
-            export.write_peft(folder / "peft" / name, weights)
-            export.write_lora(folder / f"{name}.safetensors", weights, self._metadata(epoch))
+            export.write_peft(folder / "peft" / name, weights, self._job.config.network.spec)
+            export.write_lora(folder / f"{name}.safetensors", weights, self._family.naming, self._metadata(epoch))
             write_loss_chart(folder / LOSS_CHART, read_metrics(folder / METRICS))
         if due or time.monotonic() - self._last_state > STATE_EVERY_S:
             # Last: a state says that everything up to it has been written.

@@ -184,7 +184,6 @@ class TrainConfig(Config):
             value["data"].pop(key)
         return content_hash(json.dumps(value, sort_keys=True).encode())
 
-
     def through(self, stage: int) -> "TrainConfig":
         """The same with the stages after the one at place `stage` left out: what its end depends on."""
         return self.model_copy(update={"stage": self.stage[: stage + 1]})

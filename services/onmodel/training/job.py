@@ -40,6 +40,10 @@ class TrainingPicture:
     """What the folder's name calls the character, in a `10_name class` folder."""
     variants: tuple[str, ...] = ()
     """Further captions; each showing draws one of all."""
+    categories: tuple[str, ...] = ()
+    """Those that the picture counts in, sorted; empty where nobody looked, or where it is of no known kind."""
+    held_back: bool = False
+    """Kept from training, for the validation loss; such a picture repeats 0 times."""
 
     @property
     def captions(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ own. Pictures of the same categories are treated alike, so it is a problem of a 
 be had, and the convex dual, with one multiplier a limit, is solved by L-BFGS-B.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 

@@ -133,10 +133,7 @@ def _section_of(config: "TrainConfig", stage: str, key: str) -> str:
     """The section in which an override belongs. Raises ValueError for a key that a stage cannot set."""
     fields: dict[str, Any] = {name: getattr(config, name) for name in type(config).model_fields if name != "stage"}
     known = {
-        name: section
-        for section in OVERRIDING
-        for name in type(fields[section]).model_fields
-        if name not in FIXED
+        name: section for section in OVERRIDING for name in type(fields[section]).model_fields if name not in FIXED
     }
     known |= {name: section for name, section in DROPOUTS.items() if name in type(fields[section]).model_fields}
     if key in known:

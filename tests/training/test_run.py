@@ -16,9 +16,10 @@ import torch
 from typer.testing import CliRunner
 
 from onmodel.core.errors import NotFoundError, ResourceError, UserError
-from onmodel.training import checkpoint, export, run, worker
+from onmodel.training import checkpoint, export, run
 from onmodel.training.config import load_train_config, to_toml
 from onmodel.training.job import METRICS, STATE, read_metrics
+from onmodel.training.writer import Writer
 
 from .conftest import MakeConfig
 from .tiny import save_dataset
@@ -79,7 +80,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_never_killed(
 ) -> None:
     whole = run.train(make_config(training={"max_train_epochs": 3}), num_workers=0)
     config = make_config(training={"max_train_epochs": 3, "output_name": "killed"})
-    original = worker._Writer.step  # pyright: ignore[reportPrivateUsage]
+    original = Writer.step
 
     def dies(self: Any, report: Any) -> None:
         original(self, report)
@@ -87,7 +88,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_never_killed(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(worker._Writer, "step", dies)  # pyright: ignore[reportPrivateUsage]
+        patch.setattr(Writer, "step", dies)
         run.train(config, num_workers=0)
     folder = config.trial_dir
     assert len(read_metrics(folder / METRICS)) == 9

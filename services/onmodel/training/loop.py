@@ -5,7 +5,8 @@ worker takes its share. So nothing about randomness has to be saved, a resumed r
 stopped would have drawn, and several workers draw what one would.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from onmodel.core.errors import UserError
-from onmodel.training import loss, network
+from onmodel.training import loss, network, validation
 from onmodel.training.buckets import Batch, seeded
 from onmodel.training.config import TrainConfig, parse_optimizer_arg
 from onmodel.training.data import TrainingData
@@ -282,6 +283,52 @@ class Trainer:
         kind = self._schedule.prediction_type
         wanted = loss.target(latents, noise, alphas, kind)
         return loss.picture_losses(prediction, wanted, alphas, kind, advanced.min_snr_gamma)
+
+    @contextmanager
+    def evaluating(self) -> Generator[None]:
+        """The network as it will be used, while the block runs: no dropout."""
+        modules = [module for component in self.components.values() for module in component.modules()]
+        training = [module for module in modules if module.training]
+        for component in self.components.values():
+            component.eval()
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
+
+    def release_encoders(self) -> None:
+        """Move what training no longer needs off the accelerator, after something else needed it there."""
+        self._family.release_encoders(captions=bool(self._data.conditioning))
+
+    def validate(self) -> dict[str, float]:
+        """Mean loss of the held-back pictures, in all and by category; every worker calls it. Empty without any."""
+        options, data = self._config, self._data
+        with self.evaluating(), torch.no_grad():
+            return validation.validate(
+                data,
+                self._plain_losses,
+                lambda sums: self._workers.sum(sums.to(self._device)).cpu(),
+                batch=self.batch,
+                most=options.training.max_validation_steps,
+                seed=options.training.seed if options.data.validation_seed is None else options.data.validation_seed,
+                timesteps=self._schedule.timesteps,
+                rank=self._workers.rank,
+                world_size=self._workers.world_size,
+            )
+
+    def _plain_losses(self, pictures: Sequence[int], noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Mean squared error (B,) of what the network predicts, each picture with its first caption."""
+        latents = torch.stack([self._data.latents[index] for index in pictures]).to(self._device)
+        noise, timesteps = noise.to(self._device), timesteps.to(self._device)
+        alphas = self._schedule.alphas_cumprod[timesteps]
+        noisy = loss.add_noise(latents, noise, alphas)
+        captions = [self._data.pictures[index].caption for index in pictures]
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.training.mixed_precision == "bf16"):
+            prediction = self._family.predict(noisy, timesteps, self._conditioning(captions))
+        kind = self._schedule.prediction_type
+        wanted = loss.target(latents, noise, alphas, kind)
+        return loss.picture_losses(prediction, wanted, alphas, kind, None)
 
     def _drawn(self, batch: Batch) -> list[str]:
         """A caption of each picture: where it has several, one drawn anew each time, the same on all workers."""

@@ -18,7 +18,9 @@ from onmodel.core.errors import UserError
 from onmodel.core.vocabulary import CATEGORIES, ShotType
 from onmodel.dataset.balance import MAX_REPEATS
 from onmodel.dataset.recommended import RECOMMENDED
-from onmodel.training.stages import Mix
+from onmodel.training.config import TrainConfig
+from onmodel.training.job import TrainingPicture
+from onmodel.training.stages import Mix, resolve_stages
 
 Vector = npt.NDArray[np.float64]
 TOLERANCE = 5e-4
@@ -104,6 +106,13 @@ def solve_mix(mix: Mix, categories: Sequence[Sequence[str]], repeats: Sequence[i
     showings *= own.sum() / showings.sum()
     asked = {name: (100 * low, 100 * high) for name, (low, high) in zip(names, limits.tolist(), strict=True)}
     return Solved(showings, asked, shares_of(showings, categories))
+
+
+def solve_mixes(config: TrainConfig, pictures: Sequence[TrainingPicture]) -> list[Solved]:
+    """The mix of each stage on `pictures`. Raises as `solve_mix`."""
+    categories = [picture.categories for picture in pictures]
+    repeats = [picture.repeats for picture in pictures]
+    return [solve_mix(stage.mix, categories, repeats, f"stage `{stage.name}`") for stage in resolve_stages(config)]
 
 
 def shares_of(showings: Vector, categories: Sequence[Sequence[str]]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """The plan of a run: its stages laid out over optimizer steps and epochs, and what each epoch shows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -19,8 +19,7 @@ from onmodel.training.buckets import (
 )
 from onmodel.training.config import TrainConfig
 from onmodel.training.data import TrainingData
-from onmodel.training.job import TrainingPicture
-from onmodel.training.mix import Solved, shares_of, solve_mix
+from onmodel.training.mix import shares_of, solve_mixes
 from onmodel.training.stages import Stage, resolve_stages
 
 
@@ -85,13 +84,6 @@ def plan_stages(config: TrainConfig, data: TrainingData, batch: int) -> list[Sta
         UserError: a mix that these pictures cannot have.
     """
     return lay_out(config, data, batch, [solved.showings for solved in solve_mixes(config, data.pictures)])
-
-
-def solve_mixes(config: TrainConfig, pictures: Sequence[TrainingPicture]) -> list[Solved]:
-    """The mix of each stage on `pictures`. Raises as `plan_stages`."""
-    categories = [picture.categories for picture in pictures]
-    repeats = [picture.repeats for picture in pictures]
-    return [solve_mix(stage.mix, categories, repeats, f"stage `{stage.name}`") for stage in resolve_stages(config)]
 
 
 def lay_out(

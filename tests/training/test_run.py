@@ -250,7 +250,7 @@ def test_a_killed_worker_costs_the_steps_since_the_last_state_and_nothing_else(
 ) -> None:
     from onmodel.training import ray_train
 
-    length = {"max_train_epochs": 12, "save_every_n_steps": 5, "log_with": "none"}
+    length = {"max_train_epochs": 6, "save_every_n_steps": 5, "log_with": "none"}
     alone = run.train(make_config(training={"train_batch_size": 4, **length}), num_workers=0)
     config = make_config(training={"output_name": "killed", "train_batch_size": 2, **length})
     killed: list[int] = []

@@ -74,16 +74,15 @@ def test_held_back_pictures_are_not_trained_on_and_are_looked_at_each_epoch(make
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """What the event files of a folder hold, by tag."""
-    from tensorboardX.event_file_writer import EventsWriter  # noqa: F401  (its protos register the message types)
-    from tensorboardX.proto.event_pb2 import Event
-    from tensorboardX.record_writer import RecordWriter  # noqa: F401
+    from tensorboardX.proto import event_pb2
 
+    messages: Any = event_pb2
     found: dict[str, list[tuple[int, float]]] = {}
     for file in sorted(folder.glob("events.*")):
         data, at = file.read_bytes(), 0
         while at < len(data):
             size = int.from_bytes(data[at : at + 8], "little")
-            event: Any = Event.FromString(data[at + 12 : at + 12 + size])
+            event: Any = messages.Event.FromString(data[at + 12 : at + 12 + size])
             at += 16 + size
             for value in event.summary.value:
                 found.setdefault(value.tag, []).append((event.step, value.simple_value))

@@ -146,7 +146,7 @@ def fit(job: Job, num_workers: int, *, max_failures: int = 0, say: Callable[[str
         try:
             _fit_once(job, num_workers)
         except WorkerGroupError as error:
-            if failures == max_failures or not all(_died(_unwrap(e)) for e in error.worker_failures.values()):
+            if failures == max_failures or not _workers_died(error):
                 raise _worker_error(error) from None
             num_workers = _still_there(num_workers)
             say(f"a training worker died; {num_workers} start again from the last state")
@@ -173,11 +173,19 @@ def _fit_once(job: Job, num_workers: int) -> None:
         shutil.rmtree(storage, ignore_errors=True)
 
 
+def _workers_died(error: WorkerGroupError) -> bool:
+    """Whether it failed for a worker whose process is gone, and not for what one found wrong."""
+    failures = [_unwrap(failure) for failure in error.worker_failures.values()]
+    return any(map(_died, failures)) and not any(isinstance(failure, OnModelError) for failure in failures)
+
+
 def _died(failure: BaseException) -> bool:
-    """Whether a worker's process is gone, or lost the connection to one that is."""
+    """Whether a worker's process is gone or silent, or lost the connection to one that is."""
     lost = ("connection", "closed by peer", "socket", "nccl", "gloo")
-    return isinstance(failure, RayError) or (
-        isinstance(failure, RuntimeError) and any(part in str(failure).lower() for part in lost)
+    return (
+        isinstance(failure, RayError)
+        or type(failure).__name__ == "WorkerHealthCheckTimeoutError"
+        or (isinstance(failure, RuntimeError) and any(part in str(failure).lower() for part in lost))
     )
 
 
@@ -218,7 +226,7 @@ def _worker_error(error: WorkerGroupError) -> OnModelError:
 
 def _unwrap(failure: BaseException) -> BaseException:
     """The worker's own exception below Ray's wrappers."""
-    for attribute in ("_base_exc", "cause"):
+    for attribute in ("_base_exc", "cause", "health_check_failure"):
         inner = getattr(failure, attribute, None)
         if isinstance(inner, BaseException):
             return _unwrap(inner)

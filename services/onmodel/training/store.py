@@ -7,7 +7,7 @@ becomes a segment an array shape, and where many small ones gather they are join
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ def _open(file: Path) -> _Segment | None:
 
 
 @contextlib.contextmanager
-def kept_on_the_way(cache: ArrayCache) -> Iterator[None]:
+def kept_on_the_way(cache: ArrayCache) -> Generator[None]:
     """Write what the block added, also when it is interrupted: what was encoded is not encoded again."""
     try:
         yield

@@ -1,6 +1,7 @@
 """`onmodel train`: one LoRA trial on Ray Train."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,15 +71,18 @@ def command(
 
 
 def _samples(settings: "TrainConfig") -> "SamplePictures | None":
-    """What `sample_prompts` names, with the trigger word that the dataset's repeat folders give."""
+    """What `sample_prompts` names, with the trigger word that the dataset's folders or captions show."""
     if settings.training.sample_prompts is None:
         return None
     from onmodel.dataset.folder import load_dataset
     from onmodel.evaluation.samples import load_samples
+    from onmodel.evaluation.trial import guess_trigger
 
     pictures = load_dataset(Path(settings.data.train_data_dir)).pictures
-    triggers = {picture.class_tokens.split()[0] for picture in pictures if picture.class_tokens}
-    return load_samples(settings.training.sample_prompts, triggers.pop() if len(triggers) == 1 else None)
+    named = {picture.class_tokens.split()[0] for picture in pictures if picture.class_tokens}
+    tags = Counter(tag.strip() for picture in pictures for tag in picture.caption.split(","))
+    trigger = named.pop() if len(named) == 1 else guess_trigger(json.dumps({"": tags}))
+    return load_samples(settings.training.sample_prompts, trigger)
 
 
 def _inspect(file: Path) -> None:

@@ -7,6 +7,7 @@ A prompt line is a prompt and options: `--n` negative prompt, `--w` and `--h` si
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -46,21 +47,20 @@ class SamplePictures:
 
     def draw(self, pipeline: Any, folder: Path, name: str) -> list[Path]:
         """Draw each prompt with `pipeline` into `folder`, as `<name>_<what it shows>.png`. Raises as `generate`."""
-        drawn: list[Path] = []
         scheduler = pipeline.scheduler
-        for sample in self.samples:
-            path = folder / f"{name}_{sample.name}.png"
-            origin = {
-                "prompt": sample.prompt.text,
-                "negative_prompt": sample.suite.negative_prompt,
-                "seed": sample.seed,
-            }
-            origin |= {key: getattr(sample.suite, key) for key in ("steps", "guidance_scale", "sampler")}
-            planned = Planned(path, sample.prompt, 0, sample.prompt.text, sample.seed, origin)
-            generate([planned], sample.suite, DrawingModel(name, "", None), pipeline)
-            drawn.append(path)
+        planned = [(sample.suite, self._planned(sample, folder, name)) for sample in self.samples]
+        for suite, together in groupby(planned, key=lambda pair: pair[0]):
+            generate([each for _, each in together], suite, DrawingModel(name, "", None), pipeline)
         pipeline.scheduler = scheduler
-        return drawn
+        return [each.path for _, each in planned]
+
+    @staticmethod
+    def _planned(sample: Sample, folder: Path, name: str) -> Planned:
+        settings = ("negative_prompt", "steps", "guidance_scale", "sampler")
+        origin = {key: getattr(sample.suite, key) for key in settings}
+        origin |= {"prompt": sample.prompt.text, "seed": sample.seed}
+        path = folder / f"{name}_{sample.name}.png"
+        return Planned(path, sample.prompt, 0, sample.prompt.text, sample.seed, origin)
 
 
 def load_samples(name_or_path: str, trigger: str | None = None) -> SamplePictures:
@@ -79,7 +79,13 @@ def load_samples(name_or_path: str, trigger: str | None = None) -> SamplePicture
                 f"sample_prompts {name_or_path}: no such file or suite; give a suite's name, its JSON file, or a .txt "
                 "of prompt lines"
             )
-        return SamplePictures(tuple(_of_suite(load_suite(name_or_path), trigger)))
+        suite = load_suite(name_or_path)
+        if not (suite.trigger or trigger) and any("{trigger}" in text for text in _templates(suite)):
+            raise UserError(
+                f"sample_prompts {name_or_path}: the suite names no trigger word and no tag is in half of the "
+                "captions; add `trigger` to a copy of the suite"
+            )
+        return SamplePictures(tuple(_of_suite(suite, trigger)))
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
@@ -94,6 +100,10 @@ def load_samples(name_or_path: str, trigger: str | None = None) -> SamplePicture
     if not samples:
         raise UserError(f"sample_prompts {path}: holds no prompt line; write some")
     return SamplePictures(tuple(samples))
+
+
+def _templates(suite: TestSuite) -> list[str]:
+    return [text for name in suite.tested for text in getattr(suite.scenarios, name)]
 
 
 def _of_suite(suite: TestSuite, trigger: str | None) -> list[Sample]:

@@ -89,10 +89,11 @@ class _Run:
         every = options.validate_every_n_epochs or (None if options.validate_every_n_steps else 1)
         if self._validates and _due(epoch, every):
             self._validate(epoch)
-        if _due(epoch, options.sample_every_n_epochs):
-            self._draw()
         if self._writer is not None:
             self._writer.epoch(epoch, due=due)
+        if _due(epoch, options.sample_every_n_epochs):
+            # After the epoch is on disk: drawing takes longest, and is what may fail.
+            self._draw()
         if due:
             # Not every epoch: the driver takes reports up some times a second at most, and a worker waits for it.
             self._host.report({"epoch": epoch, "step": trainer.step})

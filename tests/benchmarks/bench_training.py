@@ -59,7 +59,10 @@ def measure_peak(base: str, name: str) -> None:
     else:
         bare = Bare(base, encoded(StableDiffusion(load_pipeline(base)), pixels, captions))
         for _ in range(STEPS):
-            bare.step(*((pixels, captions) if name == "uncached" else ()))
+            if name == "uncached":
+                bare.step(pixels, captions)
+            else:
+                bare.step()
     # In kilobytes on Linux, in bytes on macOS.
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(most / (2**20 if sys.platform == "darwin" else 2**10))

@@ -14,13 +14,14 @@ from onmodel.core.files import file_hash
 from onmodel.training import network
 from onmodel.training.buckets import plan_epoch, seeded
 from onmodel.training.config import TrainConfig
-from onmodel.training.data import ArrayCache, prepare
+from onmodel.training.data import prepare
 from onmodel.training.families import StableDiffusion
 from onmodel.training.job import TrainingPicture
 from onmodel.training.loop import Alone, StepReport, Trainer, Workers
 from onmodel.training.naming import SdNaming
 from onmodel.training.network_spec import NetworkSpec
 from onmodel.training.pipeline import load_pipeline
+from onmodel.training.store import ArrayCache
 from onmodel.training.weights import UP
 
 from .conftest import MakeConfig

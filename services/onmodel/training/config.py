@@ -1,28 +1,23 @@
 """The training config: TOML with sd-scripts' key names, every key of which takes effect.
 
 Sections follow what a key is about; `locate` says where a key belongs when it stands in the wrong one.
-A run has one stage; the stage's own settings are those of `OptimizerSection` and the lengths of
-`TrainingSection`, so that a `[[stage]]` table can override exactly these.
+`[[stage]]` tables split a run; see `stages`. Without them it has one.
 """
 
 import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from onmodel.core.config import Config, read_mapping, validate
 from onmodel.core.errors import UserError
 from onmodel.core.files import content_hash
 from onmodel.training.network_spec import NetworkSpec, make_spec
+from onmodel.training.section import UNRELATED_TO_WEIGHTS, Keeping, Section, Watching
+from onmodel.training.stages import StageSection, check_stages
 
 Scheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
-
-
-class Section(Config):
-    """A table of the config; types are taken as written, so `network_dim = "16"` is an error."""
-
-    model_config = ConfigDict(strict=True)
 
 
 class ModelSection(Section):
@@ -116,7 +111,7 @@ class OptimizerSection(Section):
         return value
 
 
-class TrainingSection(Section):
+class TrainingSection(Keeping, Watching):
     """How long, from which seed, and where the results go."""
 
     output_dir: str = "runs"
@@ -131,14 +126,6 @@ class TrainingSection(Section):
     gradient_accumulation_steps: int = Field(default=1, ge=1)
     mixed_precision: Literal["no", "bf16"] = "no"
     seed: int = Field(default=0, ge=0, lt=2**63)
-    save_every_n_epochs: int = Field(default=1, ge=1)
-    """The last epoch is always saved."""
-
-    @model_validator(mode="after")
-    def _has_length(self) -> Self:
-        if self.max_train_epochs is None and self.max_train_steps is None:
-            raise ValueError("give `max_train_epochs` or `max_train_steps`")
-        return self
 
 
 class DataSection(Section):
@@ -159,6 +146,10 @@ class DataSection(Section):
     """Share of pictures a step that are trained with an empty caption."""
     cache_latents_to_disk: bool = True
     """Keep encoded pictures and captions for the next trial on them."""
+    validation_split: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the pictures that is held back from training, for the validation loss; spread over the categories."""
+    validation_seed: int | None = Field(default=None, ge=0, lt=2**63)
+    """Decides which ones, and their noise; absent: `seed`."""
 
     @field_validator("resolution")
     @classmethod
@@ -196,6 +187,15 @@ class TrainConfig(Config):
     training: TrainingSection
     data: DataSection
     advanced: AdvancedSection = AdvancedSection()
+    stage: tuple[StageSection, ...] = ()
+    """Phases of the run in their order; none: the run is one."""
+
+    @model_validator(mode="after")
+    def _has_length(self) -> Self:
+        if not self.stage and self.training.max_train_epochs is None and self.training.max_train_steps is None:
+            raise ValueError("give `max_train_epochs` or `max_train_steps` in [training], or [[stage]] tables")
+        check_stages(self)
+        return self
 
     @property
     def trial_dir(self) -> Path:
@@ -211,13 +211,17 @@ class TrainConfig(Config):
 
     @property
     def identity(self) -> str:
-        """Hash of every setting that decides the result: not where the results go, nor where the pictures lie."""
+        """Hash of every setting that decides the weights: not where results go, nor what is shown on the way."""
         value = self.model_dump(mode="json")
-        for key in ("output_dir", "output_name"):
+        for key in ("output_dir", "output_name", *UNRELATED_TO_WEIGHTS):
             value["training"].pop(key)
         for key in ("cache_latents_to_disk", "train_data_dir"):
             value["data"].pop(key)
         return content_hash(json.dumps(value, sort_keys=True).encode())
+
+    def through(self, stage: int) -> "TrainConfig":
+        """The same with the stages after the one at place `stage` left out: what its end depends on."""
+        return self.model_copy(update={"stage": self.stage[: stage + 1]})
 
 
 def load_train_config(path: Path) -> TrainConfig:
@@ -264,8 +268,15 @@ def to_toml(config: TrainConfig) -> str:
     """The resolved config as TOML that `load_train_config` reads back to an equal config."""
     lines: list[str] = []
     for section, keys in config.model_dump(mode="json", exclude_none=True).items():
-        lines.append(f"[{section}]")
-        # A JSON string, number, boolean or list of these is the same in TOML.
-        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()]
-        lines.append("")
+        for table in keys if isinstance(keys, list) else [keys]:
+            lines.append(f"[[{section}]]" if isinstance(keys, list) else f"[{section}]")
+            lines += [f"{key} = {_toml_value(value)}" for key, value in table.items()]
+            lines.append("")
     return "\n".join(lines)
+
+
+def _toml_value(value: Any) -> str:
+    """A JSON string, number, boolean or list of these is the same in TOML; a table is written inline."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml_value(inner)}" for key, inner in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False)

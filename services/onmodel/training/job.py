@@ -8,7 +8,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from onmodel.training.config import TrainConfig
 
@@ -21,8 +21,14 @@ METRICS = "metrics.jsonl"
 LOSS_CHART = "loss.svg"
 PROBLEMS = "problems.json"
 """Pictures that were left out, a sentence each; only where there are some."""
+VALIDATION = "validation.jsonl"
+"""One line each time that held-back pictures are looked at; only where there are some."""
 STATE = "state"
-"""Folder of the full state."""
+"""Folder of the newest full state."""
+STAGES = "stages"
+"""Folder of the state that each finished stage ended with, by its name; only where the config has stages."""
+SAMPLES = "samples"
+"""Folder of pictures drawn on the way."""
 PROGRESS = ".progress.json"
 """What is going on before the first step; there while a run is under way."""
 
@@ -40,6 +46,10 @@ class TrainingPicture:
     """What the folder's name calls the character, in a `10_name class` folder."""
     variants: tuple[str, ...] = ()
     """Further captions; each showing draws one of all."""
+    categories: tuple[str, ...] = ()
+    """Those that the picture counts in, sorted; empty where nobody looked, or where it is of no known kind."""
+    held_back: bool = False
+    """Kept from training, for the validation loss; such a picture repeats 0 times."""
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -47,19 +57,32 @@ class TrainingPicture:
         return (self.caption, *self.variants)
 
 
+class Samples(Protocol):
+    """What `sample_prompts` names, ready to be drawn; goes to the workers by pickle."""
+
+    def draw(self, pipeline: Any, folder: Path, name: str) -> list[Path]:
+        """Draw each prompt with a diffusers pipeline into `folder`; file names begin with `name`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Job:
-    """One trial."""
+    """One trial; where its folder holds a state, the run goes on from that."""
 
     config: TrainConfig
     trial_dir: Path
     pictures: tuple[TrainingPicture, ...]
     dataset_hash: str
     cache_dir: Path | None
-    resume: Path | None
-    """Folder of the full state to go on from."""
     started: float
     """Seconds since 1970."""
+    batch: int
+    """Pictures of a forward pass over all workers, however many these are; what a state is gone on with."""
+    first_stage: int = 0
+    """Where a run begins that has no state yet."""
+    last_stage: int | None = None
+    """The run ends with this stage; None: with the last one."""
+    samples: Samples | None = None
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:

@@ -35,9 +35,11 @@ def lora_metadata(
     step: int,
     total_steps: int,
     steps_per_epoch: int,
+    epochs: int,
+    stage: str,
     finished: float,
 ) -> dict[str, str]:
-    """Metadata of the checkpoint after `epoch` (from 1) and `step` optimizer steps."""
+    """Metadata of the checkpoint after `epoch` (from 1) and `step` optimizer steps, in a stage of that config."""
     values = {
         **_settings(config, family, session, total_steps),
         **_dataset(config, data),
@@ -46,7 +48,8 @@ def lora_metadata(
         "ss_epoch": epoch,
         "ss_steps": step,
         "ss_num_batches_per_epoch": steps_per_epoch * config.training.gradient_accumulation_steps,
-        "ss_num_epochs": config.training.max_train_epochs or -(-total_steps // steps_per_epoch),
+        "ss_num_epochs": epochs,
+        "ss_onmodel_stage": stage,
         "ss_training_started_at": session.started,
         "ss_training_finished_at": finished,
     }

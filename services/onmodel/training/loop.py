@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from onmodel.core.errors import UserError
-from onmodel.training import loss, network
+from onmodel.training import captions, network
 from onmodel.training.buckets import Batch, batches_per_epoch, plan_epoch, seeded
-from onmodel.training.config import TrainConfig, parse_optimizer_arg
+from onmodel.training.config import TrainConfig
 from onmodel.training.data import TrainingData
 from onmodel.training.families import Family
-from onmodel.training.schedule import make_schedule
+from onmodel.training.gather import gather
+from onmodel.training.objective import Objective
+from onmodel.training.update import Update, make_average
 
 EMPTY_CAPTION = ""
 
@@ -79,28 +81,35 @@ class Trainer:
         self._data = data
         self._workers = workers
         self._device = device
-        self._schedule = family.schedule.to(device)
         self._batch = config.training.train_batch_size * workers.world_size
         self.components = trained_components(config, family)
         network.attach(self.components, config.network.network_dim, config.network.network_alpha, config.training.seed)
         self._groups = [network.parameters(module) for module in self.components.values()]
         self._parameters = [parameter for group in self._groups for parameter in group]
-        self._optimizer = self._make_optimizer()
+        if config.training.full_bf16:
+            for parameter in self._parameters:
+                parameter.data = parameter.data.to(torch.bfloat16)
         self.steps_per_epoch, self.epochs, self.total_steps = self._lengths()
-        self._lr_schedule = make_schedule(self._optimizer, config.optimizer, self.total_steps)
+        self._average = make_average(config.training, self._parameters)
+        self._objective = self._make_objective(config)
+        self.update = self._make_update(self.total_steps)
         self.step = 0
         self._prepare_modules()
 
-    def _make_optimizer(self) -> torch.optim.Optimizer:
+    def _make_objective(self, config: TrainConfig) -> Objective:
+        schedule = self._family.schedule
+        if config.model.zero_terminal_snr:
+            schedule = schedule.with_zero_terminal_snr()
+        return Objective(schedule, config.advanced).to(self._device)
+
+    def _make_update(self, steps: int) -> Update:
         options = self._config.optimizer
         rates = {"unet": options.unet_lr, "text_encoder": options.text_encoder_lr}
         groups = [
             {"params": group, "lr": options.learning_rate if rates[name] is None else rates[name]}
             for name, group in zip(self.components, self._groups, strict=True)
         ]
-        extra: dict[str, Any] = dict(parse_optimizer_arg(item) for item in options.optimizer_args)
-        # Fused: on the CPU too, a loop over some hundred small tensors costs more than the arithmetic.
-        return torch.optim.AdamW(groups, fused=True, **extra)
+        return Update(self._config, self.components, groups, steps, self._device, self._average)
 
     def _lengths(self) -> tuple[int, int, int]:
         """Optimizer steps an epoch, epochs, and optimizer steps in all."""
@@ -131,8 +140,7 @@ class Trainer:
         return {
             "step": self.step,
             "lora": [parameter.detach().cpu().clone() for parameter in self._parameters],
-            "optimizer": self._optimizer.state_dict(),
-            "lr_schedule": self._lr_schedule.state_dict(),
+            "update": self.update.state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -141,8 +149,7 @@ class Trainer:
         with torch.no_grad():
             for parameter, value in zip(self._parameters, state["lora"], strict=True):
                 parameter.copy_(value)
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._lr_schedule.load_state_dict(state["lr_schedule"])
+        self.update.load_state(state["update"])
 
     def run(self, on_step: Callable[[StepReport], None], on_epoch_end: Callable[[int], None]) -> None:
         """Train from where the state stands to the end.
@@ -172,52 +179,51 @@ class Trainer:
         generator = seeded(self._config.training.seed, self.step, 2)
         total = torch.zeros((), device=self._device)
         for batch in group:
-            losses = self._losses(batch, generator)
+            losses = self._losses(batch, generator, epoch)
             if losses is not None:
-                losses.sum().div(pictures).backward()
+                self.update.backward(losses.sum().div(pictures))
                 total += losses.detach().sum()
         mean = self._combine_workers(total) / pictures
         if not torch.isfinite(mean):
             self._refuse_loss(mean.item(), group, epoch)
-        limit = self._config.optimizer.max_grad_norm or float("inf")
-        norm = nn.utils.clip_grad_norm_(self._parameters, limit)
-        rate = float(self._lr_schedule.get_last_lr()[0])
-        self._optimizer.step()
-        self._lr_schedule.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        rate = self.update.learning_rates[0]
+        norm = self.update.step()
         self.step += 1
-        return StepReport(self.step, epoch + 1, mean.item(), rate, norm.item(), pictures)
+        return StepReport(self.step, epoch + 1, mean.item(), rate, norm, pictures)
 
-    def _losses(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
+    def _losses(self, batch: Batch, generator: torch.Generator, epoch: int) -> Tensor | None:
         """Losses of this worker's pictures of `batch`, or None when a short batch leaves it none."""
-        data, advanced = self._data, self._config.advanced
-        latents = torch.stack([data.latents[index] for index in batch.pictures])
-        noise = loss.draw_noise(tuple(latents.shape), advanced.noise_offset, generator)
-        timesteps = torch.randint(self._schedule.timesteps, (len(latents),), generator=generator)
-        dropped = torch.rand(len(latents), generator=generator) < self._config.data.caption_dropout_rate
-        mine = slice(self._workers.rank, None, self._workers.world_size)
-        said = self._drawn(batch)
-        captions = [
-            EMPTY_CAPTION if drop else caption for caption, drop in zip(said[mine], dropped[mine].tolist(), strict=True)
-        ]
-        if not captions:
-            return None
-        latents, noise, timesteps = (part[mine].to(self._device) for part in (latents, noise, timesteps))
-        alphas = self._schedule.alphas_cumprod[timesteps]
-        noisy = loss.add_noise(latents, noise, alphas)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.training.mixed_precision == "bf16"):
-            prediction = self._family.predict(noisy, timesteps, self._conditioning(captions))
-        kind = self._schedule.prediction_type
-        wanted = loss.target(latents, noise, alphas, kind)
-        return loss.picture_losses(prediction, wanted, alphas, kind, advanced.min_snr_gamma)
-
-    def _drawn(self, batch: Batch) -> list[str]:
-        """A caption of each picture: where it has several, one drawn anew each time, the same on all workers."""
+        data, training = self._data, self._config.training
         # A generator of its own: a set without variants trains as it did before there were any.
-        generator = seeded(self._config.training.seed, self.step, *batch.pictures, 3)
+        own = seeded(training.seed, self.step, *batch.pictures, 3)
+        said = self._said(batch, own)
+        known = gather(data, batch.pictures, own)
+        draw = self._objective.draw(known.latents, generator)
+        chances = torch.rand(len(said), generator=generator).tolist()
+        said = [
+            EMPTY_CAPTION if captions.dropped(data.pictures[index].rules, self._config.data, chance, epoch) else caption
+            for index, caption, chance in zip(batch.pictures, said, chances, strict=True)
+        ]
+        mine = slice(self._workers.rank, None, self._workers.world_size)
+        if not said[mine]:
+            return None
+        draw, known = draw.part(mine, self._device), known.part(mine, self._device)
+        noisy = self._objective.noisy(known.latents, draw)
+        precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(training.mixed_precision)
+        with torch.autocast(self._device.type, precision, enabled=precision is not None):
+            prediction = self._family.predict(noisy, draw.timesteps, self._conditioning(said[mine]))
+        losses = self._objective.losses(prediction, known.latents, draw, known.masks)
+        return losses if known.weights is None else losses * known.weights
+
+    def _said(self, batch: Batch, generator: torch.Generator) -> list[str]:
+        """A caption of each picture: of several one is drawn anew each time, the same on all workers."""
         drawn = torch.rand(len(batch.pictures), generator=generator).tolist()
-        lines = [self._data.pictures[index].captions for index in batch.pictures]
-        return [each[int(place * len(each))] for each, place in zip(lines, drawn, strict=True)]
+        pictures = [self._data.pictures[index] for index in batch.pictures]
+        lines = [each.captions[int(place * len(each.captions))] for each, place in zip(pictures, drawn, strict=True)]
+        if self._data.conditioning:
+            return lines
+        rate = self._config.data.caption_tag_dropout_rate
+        return [captions.vary(line, each.rules, rate, generator) for line, each in zip(lines, pictures, strict=True)]
 
     def _conditioning(self, captions: Sequence[str]) -> Tensor:
         if not self._data.conditioning:
@@ -232,7 +238,7 @@ class Trainer:
         summed = self._workers.sum(torch.cat([*(part.flatten() for part in parts), total[None]]))
         offset = 0
         for parameter in self._parameters:
-            parameter.grad = summed[offset : offset + parameter.numel()].view_as(parameter)
+            parameter.grad = summed[offset : offset + parameter.numel()].view_as(parameter).to(parameter.dtype)
             offset += parameter.numel()
         return summed[-1]
 

@@ -184,3 +184,24 @@ def detach(module: nn.Module) -> None:
         setattr(module.get_submodule(parent), leaf, layer.get_base_layer())
     # peft notes its config on the module; left there, the next LoRA would be warned of as a second one.
     vars(module).pop("peft_config", None)
+
+
+def scale_norms(module: nn.Module, limit: float) -> tuple[int, float]:
+    """Scale each layer of `module` down whose change of the weight has a Frobenius norm above `limit`.
+
+    As sd-scripts' `scale_weight_norms` (max-norm regularisation); the ratio is shared evenly by down and up.
+
+    Returns:
+        How many layers were scaled, and the mean norm afterwards; (0, 0.0) for a module without our LoRA.
+    """
+    scaled, norms = 0, list[float]()
+    with torch.no_grad():
+        for _, layer in lora_layers(module):
+            down, up = (cast(Tensor, part[ADAPTER].weight) for part in (layer.lora_A, layer.lora_B))
+            norm = float((up.flatten(1) @ down.flatten(1)).norm()) * float(layer.scaling[ADAPTER])
+            if norm > limit:
+                scaled += 1
+                down.mul_((limit / norm) ** 0.5)
+                up.mul_((limit / norm) ** 0.5)
+            norms.append(min(norm, limit))
+    return scaled, sum(norms) / len(norms) if norms else 0.0

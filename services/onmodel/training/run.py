@@ -4,13 +4,12 @@ import json
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from onmodel.core.errors import ImageError, NotFoundError, UserError
+from onmodel.core.errors import NotFoundError, UserError
 from onmodel.core.files import content_hash, write_text
 from onmodel.core.progress import console
-from onmodel.dataset.folder import Picture, load_dataset
 from onmodel.training.checkpoint import StateFacts, read_facts
 from onmodel.training.config import TrainConfig, load_train_config, to_toml
 from onmodel.training.follow import following
@@ -26,6 +25,9 @@ from onmodel.training.job import (
     read_metrics,
 )
 from onmodel.training.locate import locate_model
+from onmodel.training.masks import check_masks
+from onmodel.training.optimizers import check_optimizer
+from onmodel.training.pictures import training_pictures, with_dataset_config
 
 SCHEMA_VERSION = 1
 
@@ -67,7 +69,10 @@ def train(
     locate_model(config.model.pretrained_model_name_or_path)
     if config.network.network_weights and not Path(config.network.network_weights).exists():
         raise NotFoundError(f"{config.network.network_weights}: no such LoRA file; check the path")
-    pictures = _pictures(config)
+    config = with_dataset_config(config)
+    check_optimizer(config.optimizer.optimizer_type, config.optimizer.optimizer_args)
+    pictures = training_pictures(config)
+    check_masks(config.data, pictures)
     dataset_hash = _dataset_hash(pictures)
     trial_dir = config.trial_dir.resolve()
     own = _own_state(config, trial_dir, dataset_hash)
@@ -128,26 +133,12 @@ def cache_dir() -> Path:
     return base / "training"
 
 
-def _pictures(config: TrainConfig) -> list[TrainingPicture]:
-    """The dataset's pictures. Raises as `load_dataset`."""
-    dataset = load_dataset(Path(config.data.train_data_dir))
-    return [
-        TrainingPicture(p.path.resolve(), p.caption, p.repeats, _hash_or_empty(p), p.class_tokens, p.variants)
-        for p in dataset.pictures
-    ]
-
-
-def _hash_or_empty(picture: Picture) -> str:
-    """A file that cannot be read gets no hash here; the worker that decodes it reports it."""
-    try:
-        return picture.hash
-    except ImageError:
-        return ""
-
-
 def _dataset_hash(pictures: Iterable[TrainingPicture]) -> str:
     """Hash of what is trained on: contents, captions and repeats, in order; paths do not count."""
-    facts = [[picture.hash, picture.caption, picture.repeats, *picture.variants] for picture in pictures]
+    facts = [
+        [p.hash, p.caption, p.repeats, *p.variants, p.weight, p.is_reg, p.flip_aug, p.alpha_mask, asdict(p.rules)]
+        for p in pictures
+    ]
     return content_hash(json.dumps(facts).encode())
 
 
@@ -207,9 +198,10 @@ def _write_facts(job: Job) -> None:
     write_text(job.trial_dir / CONFIG, to_toml(config))
     facts = {
         "schema_version": SCHEMA_VERSION,
-        "path": str(Path(config.data.train_data_dir).resolve()),
+        "path": str(config.data.source.resolve()),
         "dataset_hash": job.dataset_hash,
-        "pictures": [{**asdict(picture), "path": str(picture.path)} for picture in job.pictures],
+        # The pool follows from the rest, and is long.
+        "pictures": [{**asdict(replace(picture, pool=())), "path": str(picture.path)} for picture in job.pictures],
     }
     write_text(job.trial_dir / DATASET, json.dumps(facts, ensure_ascii=False, indent=1))
 

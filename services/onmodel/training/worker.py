@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,11 +17,16 @@ from onmodel.training.data import ArrayCache, TrainingData, prepare
 from onmodel.training.families import Family, StableDiffusion
 from onmodel.training.job import LOSS_CHART, METRICS, PROBLEMS, PROGRESS, STATE, Job, read_metrics
 from onmodel.training.loop import StepReport, Trainer, Workers
+from onmodel.training.masks import prepare_masks
 from onmodel.training.metadata import Session, lora_metadata
 from onmodel.training.pipeline import load_pipeline
 
 STATE_EVERY_S = 20.0
 """A killed run loses at most this and an epoch; short epochs do not each wait for the disk."""
+
+
+PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Type of the base model's weights by `mixed_precision`."""
 
 
 class Host(Protocol):
@@ -40,7 +45,7 @@ def run_job(job: Job, host: Host) -> None:
     writer = _Writer(job) if host.workers.rank == 0 else None
     progress = writer.progress if writer is not None else _silent
     progress("loading the base model", 0, 0)
-    dtype = torch.bfloat16 if job.config.training.mixed_precision == "bf16" else torch.float32
+    dtype = PRECISIONS[job.config.training.mixed_precision]
     pipeline = load_pipeline(job.config.model.pretrained_model_name_or_path, device=host.device, dtype=dtype)
     family = StableDiffusion(pipeline, job.config.model.v_parameterization)
     data = _prepare(job, host, family, progress)
@@ -71,19 +76,28 @@ def _silent(what: str, done: int, total: int) -> None:
 
 def _prepare(job: Job, host: Host, family: Family, progress: Callable[[str, int, int], None]) -> TrainingData:
     captions = job.config.network.network_train_unet_only
+    # Without a folder to share, each worker encodes everything for itself.
     shared = job.cache_dir is not None
-    data = prepare(
-        job.pictures,
-        family,
-        job.config.data,
+    cache, share = (
         ArrayCache(job.cache_dir),
-        encode_captions=captions,
-        # Without a folder to share, each worker encodes everything for itself.
-        rank=host.workers.rank if shared else 0,
-        world_size=host.workers.world_size if shared else 1,
-        barrier=host.workers.barrier,
-        progress=progress,
+        {
+            "rank": host.workers.rank if shared else 0,
+            "world_size": host.workers.world_size if shared else 1,
+        },
     )
+    barrier = host.workers.barrier
+    options, pictures = job.config.data, job.pictures
+    data = prepare(
+        pictures, family, options, cache, encode_captions=captions, barrier=barrier, progress=progress, **share
+    )
+    data.masks = prepare_masks(data, options, cache, barrier=barrier, **share)
+    if any(picture.flip_aug for picture in data.pictures):
+        turned = [replace(picture, mirrored=True) for picture in data.pictures]
+        mirrored = prepare(
+            turned, family, options, cache, encode_captions=False, barrier=barrier, progress=progress, **share
+        )
+        mirrored.masks = prepare_masks(mirrored, options, cache, barrier=barrier, **share)
+        data.mirrored = mirrored
     family.release_encoders(captions=captions)
     return data
 
@@ -149,7 +163,8 @@ class _Writer:
         """Checkpoint and chart when due; the full state then too, and else when the last one has grown old."""
         trainer, folder = self._trainer, self._job.trial_dir
         if due:
-            weights = network.read_weights(trainer.components)
+            with trainer.update.exported():
+                weights = network.read_weights(trainer.components)
             name = f"{self._name}-{epoch:06d}"
             export.write_peft(folder / "peft" / name, weights)
             export.write_lora(folder / f"{name}.safetensors", weights, self._metadata(epoch))

@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from onmodel.core.config import known_keys
 from onmodel.core.errors import UserError
 
 RENAMED = {
@@ -117,6 +116,7 @@ REFUSED: dict[str, str] = {
     "random_crop": _UNCACHED,
     "face_crop_aug_range": _UNCACHED,
     "full_fp16": "float16 weights lose small updates; use full_bf16, or mixed_precision alone",
+    "clip_skip": "captions are encoded by the text encoder's last layer, as pictures are drawn",
     "weighted_captions": "parentheses in captions are text here",
     "token_warmup_step": "captions have all their tags from the first step",
     "token_warmup_min": "captions have all their tags from the first step",
@@ -153,6 +153,7 @@ asks for nothing and passes."""
 # Values that pass for a refused key because they ask for what is done anyway.
 _AS_DONE: dict[str, tuple[Any, ...]] = {
     "model_prediction_type": ("raw",),
+    "clip_skip": (1,),
     "token_warmup_min": (1,),
     "base_weights_multiplier": (1.0,),
 }
@@ -171,8 +172,10 @@ def sorted_in(value: dict[str, Any], model: type[BaseModel], source: str) -> tup
     Raises:
         UserError: an unknown key, a key given twice with different values, or one that cannot be had here.
     """
-    homes = _homes(model)
-    found: dict[str, Any] = {}
+    sections = _sections(model)
+    homes = {key: name for name, section in sections.items() for key in section.model_fields}
+    # Empty ones too: of a missing key its section is named, and not the section alone.
+    found: dict[str, Any] = {name: {} for name in sections}
     origin: dict[str, tuple[str, Any]] = {}
     notes: list[str] = []
     for place, name, given in _flat(value):
@@ -186,7 +189,7 @@ def sorted_in(value: dict[str, Any], model: type[BaseModel], source: str) -> tup
             )
         origin[key] = (place, given)
         if key in homes:
-            found.setdefault(homes[key], {})[key] = _converted(key, given)
+            found[homes[key]][key] = _converted(key, given)
         elif not _foreign(key, name, given, source, notes):
             raise UserError(f"{source}: unknown key `{name}` {place}; {_nearest(name, homes)}")
     return found, notes
@@ -214,9 +217,10 @@ def _foreign(key: str, name: str, given: Any, source: str, notes: list[str]) -> 
     return key in REFUSED
 
 
-def _homes(model: type[BaseModel]) -> dict[str, str]:
-    """The section of each key."""
-    return {key: section for section in model.model_fields for key in known_keys(model, [section])}
+def _sections(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """The tables of `model` by name; lists of tables are none."""
+    kinds = {name: field.annotation for name, field in model.model_fields.items()}
+    return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}
 
 
 def _flat(value: dict[str, Any]) -> list[tuple[str, str, Any]]:

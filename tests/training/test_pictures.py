@@ -62,7 +62,10 @@ shuffle_caption = false
 
 
 def test_a_dataset_toml_says_how_each_subset_is_trained(make_config: MakeConfig, two_sets: Path) -> None:
-    config = with_dataset_config(with_toml(make_config, two_sets, SUBSETS))
+    told: list[str] = []
+    config = with_dataset_config(with_toml(make_config, two_sets, SUBSETS), told.append)
+    assert len(told) == 1
+    assert "`cache_info`" in told[0]
     assert (config.data.size, config.training.train_batch_size) == ((96, 96), 3)
     assert with_dataset_config(config) == config
     pictures = training_pictures(config.with_changes(data={"prior_loss_weight": 0.5}))

@@ -30,8 +30,12 @@ def command(
     if config is None:
         raise UserError("give a training TOML, or --inspect FILE")
     from onmodel.training.config import load_train_config, to_toml
+    from onmodel.training.pictures import with_dataset_config
 
-    settings = load_train_config(config)
+    def say(text: str) -> None:
+        typer.echo(text, err=True)
+
+    settings = with_dataset_config(load_train_config(config, say), say)
     if epochs is not None:
         settings = settings.with_changes(training={"max_train_epochs": epochs})
     typer.echo(f"{to_toml(settings)}", err=True)

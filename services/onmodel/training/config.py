@@ -14,7 +14,6 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from onmodel.core.config import Config, read_mapping, validate
 from onmodel.core.files import content_hash
-from onmodel.core.progress import console
 from onmodel.training.optimizers import KINDS, canonical, parse_arg
 from onmodel.training.sdscripts_keys import sorted_in
 
@@ -338,12 +337,11 @@ class TrainConfig(Config):
         return content_hash(json.dumps(value, sort_keys=True).encode())
 
 
-def say_on_terminal(text: str) -> None:
-    """A sentence on standard error."""
-    console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+def keep_quiet(text: str) -> None:
+    """Say nothing: of what was said when the run began."""
 
 
-def load_train_config(path: Path, say: Callable[[str], None] = say_on_terminal) -> TrainConfig:
+def load_train_config(path: Path, say: Callable[[str], None] = keep_quiet) -> TrainConfig:
     """Read a training TOML: ours, or an sd-scripts config file as it is.
 
     Args:

@@ -3,7 +3,7 @@
 Decides for each picture how its captions vary, how much it counts and whether it is mirrored; reads no pixels.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from onmodel.core.config import validate
 from onmodel.core.errors import ImageError, UserError
 from onmodel.dataset.folder import METADATA, Picture, Subset, load_dataset, load_subsets, metadata_rows, with_captions
 from onmodel.training import captions
-from onmodel.training.config import Section, TrainConfig, say_on_terminal
+from onmodel.training.config import Section, TrainConfig, keep_quiet
 from onmodel.training.job import CaptionRules, TrainingPicture
 from onmodel.training.sdscripts_keys import without_foreign
 
@@ -78,8 +78,11 @@ _OF_CAPTIONS = (
 )
 
 
-def with_dataset_config(config: TrainConfig) -> TrainConfig:
+def with_dataset_config(config: TrainConfig, say: Callable[[str], None] = keep_quiet) -> TrainConfig:
     """`config` with what its dataset TOML says about sizes, batches and validation; it goes before the config's own.
+
+    Args:
+        say: gets a sentence about keys that have no effect, where there are some.
 
     Raises:
         UserError: datasets that differ in these, which one run cannot have; a value that the config refuses.
@@ -87,7 +90,7 @@ def with_dataset_config(config: TrainConfig) -> TrainConfig:
     if config.data.dataset_config is None:
         return config
     source = Path(config.data.dataset_config)
-    every = [options for options, _ in _subsets(source)]
+    every = [options for options, _ in _subsets(source, say)]
     changes: dict[str, dict[str, Any]] = {"data": {}, "training": {}}
     for key in (*_OF_DATASET, "batch_size"):
         values = [getattr(options, key) for options in every if getattr(options, key) is not None]
@@ -190,7 +193,7 @@ def _of_toml(config: TrainConfig, source: Path) -> tuple[list[TrainingPicture], 
     return sides
 
 
-def _subsets(source: Path) -> list[tuple[SubsetOptions, Subset]]:
+def _subsets(source: Path, say: Callable[[str], None] = keep_quiet) -> list[tuple[SubsetOptions, Subset]]:
     """Each subset with its checked options; keys without effect are said once."""
     found: list[tuple[SubsetOptions, Subset]] = []
     notes: dict[str, None] = {}
@@ -199,7 +202,7 @@ def _subsets(source: Path) -> list[tuple[SubsetOptions, Subset]]:
         notes |= dict.fromkeys(idle)
         found.append((validate(SubsetOptions, options, f"{source}: subset {subset.options['image_dir']}"), subset))
     if notes:
-        say_on_terminal(f"{source}: no effect here: {'; '.join(notes)}")
+        say(f"{source}: no effect here: {'; '.join(notes)}")
     return found
 
 

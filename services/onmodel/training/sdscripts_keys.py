@@ -27,6 +27,7 @@ _CACHED = "latents and captions are always cached, in memory and on disk"
 _MODEL = "the base model says it"
 _TITLE = "ModelSpec is filled in from the config"
 _FULL_FINE_TUNING = "for training whole models"
+_DEEPSPEED = "workers are Ray Train's here; use --num-workers"
 
 NO_EFFECT: dict[str, str] = {
     "v2": _MODEL,
@@ -102,6 +103,28 @@ NO_EFFECT: dict[str, str] = {
     "train_text_encoder": _FULL_FINE_TUNING,
     "stop_text_encoder_training": _FULL_FINE_TUNING,
     "diffusers_xformers": _ATTENTION,
+    "save_clip": _FULL_FINE_TUNING,
+    "save_t5xxl": _FULL_FINE_TUNING,
+    "pos_emb_random_crop_rate": _FULL_FINE_TUNING,
+    "enable_scaled_pos_embed": _FULL_FINE_TUNING,
+    "t5xxl_device": _MEMORY,
+    "t5xxl_dtype": _MEMORY,
+    "t5xxl_max_token_length": "prompts are as long as inference takes them",
+    "fp16_master_weights_and_gradients": _DEEPSPEED,
+    "offload_optimizer_device": _DEEPSPEED,
+    "offload_optimizer_nvme_path": _DEEPSPEED,
+    "offload_param_device": _DEEPSPEED,
+    "offload_param_nvme_path": _DEEPSPEED,
+    "zero3_init_flag": _DEEPSPEED,
+    "zero3_save_16bit_model": _DEEPSPEED,
+    "zero_stage": _DEEPSPEED,
+    "log_config": "the resolved config is always written into the trial's folder",
+    "log_prefix": "curves go by the name of the trial",
+    "log_tracker_config": "trackers are set up by their own environment variables",
+    "sample_sampler": "pictures are drawn with the base model's own scheduler",
+    "save_state_on_train_end": "the newest full state is always kept",
+    "save_last_n_epochs_state": "states are kept with their checkpoints",
+    "save_last_n_steps_state": "states are kept with their checkpoints",
     "noise_offset_type": "the keys of each kind of noise say it",
     "in_json": "captions lie beside the pictures or in metadata.jsonl",
     "dataset_repeats": "folders or subsets say it",
@@ -109,8 +132,6 @@ NO_EFFECT: dict[str, str] = {
 """Keys of sd-scripts (and of its user interface's files) that change nothing here, with the reason."""
 
 _UNCACHED = "pictures are encoded once, and this changes them at each showing; as sd-scripts with cache_latents"
-_DEEPSPEED = "workers are Ray Train's here; use --num-workers"
-
 REFUSED: dict[str, str] = {
     "color_aug": _UNCACHED,
     "random_crop": _UNCACHED,
@@ -121,6 +142,8 @@ REFUSED: dict[str, str] = {
     "token_warmup_step": "captions have all their tags from the first step",
     "token_warmup_min": "captions have all their tags from the first step",
     "secondary_separator": "tags are divided by caption_separator alone",
+    "vae": "the autoencoder is the base model's own; give a pipeline that holds the other one",
+    "controlnet_model_name_or_path": "control networks are not trained",
     "perlin_noise": "sd-scripts itself no longer has it",
     "lr_scheduler_type": "schedules go by `lr_scheduler`",
     "optimizer_schedulefree_wrapper": "take AdamWScheduleFree, RAdamScheduleFree or SGDScheduleFree",

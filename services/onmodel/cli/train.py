@@ -30,7 +30,7 @@ def command(
     if config is None:
         raise UserError("give a training TOML, or --inspect FILE")
     from onmodel.training.config import load_train_config, to_toml
-    from onmodel.training.pictures import with_dataset_config
+    from onmodel.training.sources import with_dataset_config
 
     def say(text: str) -> None:
         typer.echo(text, err=True)

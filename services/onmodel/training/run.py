@@ -27,7 +27,7 @@ from onmodel.training.job import (
 from onmodel.training.locate import locate_model
 from onmodel.training.masks import check_masks
 from onmodel.training.optimizers import check_optimizer
-from onmodel.training.pictures import training_pictures, with_dataset_config
+from onmodel.training.sources import training_pictures, with_dataset_config
 
 SCHEMA_VERSION = 1
 

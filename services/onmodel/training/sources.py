@@ -18,6 +18,8 @@ from onmodel.training.config import Section, TrainConfig, keep_quiet
 from onmodel.training.job import CaptionRules, TrainingPicture
 from onmodel.training.sdscripts_keys import without_foreign
 
+HashOf = Callable[[Picture], str]
+
 WEIGHT = "loss_weight"
 """Key of metadata.jsonl, or of a subset: how much a picture's loss counts."""
 
@@ -105,18 +107,29 @@ def with_dataset_config(config: TrainConfig, say: Callable[[str], None] = keep_q
     return config.with_changes(**changes)
 
 
-def training_pictures(config: TrainConfig) -> list[TrainingPicture]:
+def hash_or_empty(picture: Picture) -> str:
+    """A file that cannot be read gets no hash here; the worker that decodes it reports it."""
+    try:
+        return picture.hash
+    except ImageError:
+        return ""
+
+
+def training_pictures(config: TrainConfig, hash_of: HashOf = hash_or_empty) -> list[TrainingPicture]:
     """All pictures of the trial, those to train on first, each in the order of its dataset.
+
+    Args:
+        hash_of: the content hash of a picture.
 
     Raises:
         UserError, NotFoundError: as `load_dataset`; a wrong key in a dataset TOML or a wrong weight in metadata.jsonl.
     """
     data = config.data
     if data.dataset_config is not None:
-        found, regular = _of_toml(config, Path(data.dataset_config))
+        found, regular = _of_toml(config, Path(data.dataset_config), hash_of)
     else:
-        found = _of_folder(config, Path(data.train_data_dir or ""))
-        regular = _of_folder(config, Path(data.reg_data_dir)) if data.reg_data_dir else []
+        found = _of_folder(config, Path(data.train_data_dir or ""), hash_of)
+        regular = _of_folder(config, Path(data.reg_data_dir), hash_of) if data.reg_data_dir else []
     if not found:
         raise UserError(f"{data.source}: holds regularisation pictures alone; add the pictures to train on")
     shown = sum(picture.repeats for picture in found)
@@ -147,7 +160,7 @@ def regular_repeats(repeats: Sequence[int], shown: int) -> list[int]:
     return counts
 
 
-def _of_folder(config: TrainConfig, folder: Path) -> list[TrainingPicture]:
+def _of_folder(config: TrainConfig, folder: Path, hash_of: HashOf) -> list[TrainingPicture]:
     data = config.data
     found = load_dataset(folder)
     weights = _weights(found.path, {picture.path.parent for picture in found.pictures})
@@ -158,7 +171,7 @@ def _of_folder(config: TrainConfig, folder: Path) -> list[TrainingPicture]:
         lines = _framed((picture.caption or picture.class_tokens or "", *picture.variants), config)
         pictures.append(
             replace(
-                _training_picture(picture, lines),
+                _training_picture(picture, lines, hash_of(picture)),
                 rules=rules,
                 weight=weights.get(picture.path, 1.0),
                 flip_aug=data.flip_aug,
@@ -168,7 +181,7 @@ def _of_folder(config: TrainConfig, folder: Path) -> list[TrainingPicture]:
     return pictures
 
 
-def _of_toml(config: TrainConfig, source: Path) -> tuple[list[TrainingPicture], list[TrainingPicture]]:
+def _of_toml(config: TrainConfig, source: Path, hash_of: HashOf) -> tuple[list[TrainingPicture], list[TrainingPicture]]:
     """Pictures to train on, and regularisation pictures."""
     data = config.data
     sides: tuple[list[TrainingPicture], list[TrainingPicture]] = ([], [])
@@ -183,7 +196,7 @@ def _of_toml(config: TrainConfig, source: Path) -> tuple[list[TrainingPicture], 
                 lines = _framed(lines, config)
             sides[options.is_reg].append(
                 replace(
-                    _training_picture(picture, lines),
+                    _training_picture(picture, lines, hash_of(picture)),
                     rules=rules,
                     weight=own * weights.get(picture.path, 1.0),
                     flip_aug=data.flip_aug if options.flip_aug is None else options.flip_aug,
@@ -211,18 +224,8 @@ def _framed(lines: Iterable[str], config: TrainConfig) -> tuple[str, ...]:
     return tuple(" ".join(part for part in (prefix, line, suffix) if part) for line in lines)
 
 
-def _training_picture(picture: Picture, lines: tuple[str, ...]) -> TrainingPicture:
-    return TrainingPicture(
-        picture.path.resolve(), lines[0], picture.repeats, _hash_or_empty(picture), picture.class_tokens, lines[1:]
-    )
-
-
-def _hash_or_empty(picture: Picture) -> str:
-    """A file that cannot be read gets no hash here; the worker that decodes it reports it."""
-    try:
-        return picture.hash
-    except ImageError:
-        return ""
+def _training_picture(picture: Picture, lines: tuple[str, ...], content: str) -> TrainingPicture:
+    return TrainingPicture(picture.path.resolve(), lines[0], picture.repeats, content, picture.class_tokens, lines[1:])
 
 
 def _weights(root: Path, folders: set[Path]) -> dict[Path, float]:

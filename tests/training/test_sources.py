@@ -19,8 +19,8 @@ from onmodel.training.families import StableDiffusion
 from onmodel.training.gather import gather
 from onmodel.training.masks import check_masks, prepare_masks
 from onmodel.training.objective import resized_mask
-from onmodel.training.pictures import regular_repeats, training_pictures, with_dataset_config
 from onmodel.training.pipeline import load_pipeline
+from onmodel.training.sources import regular_repeats, training_pictures, with_dataset_config
 
 from .conftest import MakeConfig
 from .tiny import save_dataset

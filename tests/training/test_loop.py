@@ -37,7 +37,7 @@ def make_trainer(
 ) -> Trainer:
     pipeline = load_pipeline(config.model.pretrained_model_name_or_path, dtype=dtype)
     family = StableDiffusion(pipeline, config.model.v_parameterization)
-    files = sorted(Path(config.data.train_data_dir).rglob("*.png"))
+    files = sorted(config.data.source.rglob("*.png"))
     pictures = [TrainingPicture(f, f.with_suffix(".txt").read_text(), 2, file_hash(f), None, variants) for f in files]
     cached = config.network.network_train_unet_only
     data = prepare(pictures, family, config.data, ArrayCache(None), encode_captions=cached)

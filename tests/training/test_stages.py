@@ -51,7 +51,7 @@ def staged(config: TrainConfig, stages: list[dict[str, Any]], **training: Any) -
 
 def make_trainer(config: TrainConfig) -> Trainer:
     family = StableDiffusion(load_pipeline(config.model.pretrained_model_name_or_path))
-    files = sorted(Path(config.data.train_data_dir).rglob("*.png"))
+    files = sorted(config.data.source.rglob("*.png"))
     pictures = [
         TrainingPicture(f, f.with_suffix(".txt").read_text(), 2, file_hash(f), categories=KINDS[i % 4])
         for i, f in enumerate(files)
@@ -241,11 +241,11 @@ def test_a_person_s_labels_count_over_the_detector(tmp_path: Path) -> None:
     dataset = load_dataset(analysed(tmp_path / "set"))
     first = dataset.pictures[0]
     write_labels(dataset.path, [Label(file="x", hash=first.hash, shot_type=ShotType.FAR, attributes=None)])
-    known = known_categories(dataset, [picture.hash for picture in dataset.pictures])
+    known = known_categories(dataset.path, [picture.hash for picture in dataset.pictures])
     assert known is not None
     assert known[first.hash] == ("far",)
     assert known[dataset.pictures[1].hash] == ("close_up", "complex_background")
-    assert known_categories(dataset, ["0" * 64]) is None
+    assert known_categories(dataset.path, ["0" * 64]) is None
 
 
 def test_repeats_of_nothing_are_never_shown(make_config: MakeConfig) -> None:

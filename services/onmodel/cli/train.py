@@ -51,8 +51,12 @@ def command(
         raise UserError("give a training TOML, --inspect FILE, or --merge FILE --into BASE --output-dir DIR")
     from onmodel.training.config import load_train_config, to_toml
     from onmodel.training.run import train, with_epochs
+    from onmodel.training.sources import with_dataset_config
 
-    settings = load_train_config(config)
+    def say(text: str) -> None:
+        typer.echo(text, err=True)
+
+    settings = with_dataset_config(load_train_config(config, say), say)
     if epochs is not None:
         settings = with_epochs(settings, epochs, stage)
     typer.echo(f"{to_toml(settings)}", err=True)
@@ -89,7 +93,7 @@ def _samples(settings: "TrainConfig") -> "SamplePictures | None":
     from onmodel.evaluation.samples import load_samples
     from onmodel.evaluation.trial import guess_trigger
 
-    pictures = load_dataset(Path(settings.data.train_data_dir)).pictures
+    pictures = load_dataset(settings.data.source).pictures
     named = {picture.class_tokens.split()[0] for picture in pictures if picture.class_tokens}
     tags = Counter(tag.strip() for picture in pictures for tag in picture.caption.split(","))
     trigger = named.pop() if len(named) == 1 else guess_trigger(json.dumps({"": tags}))

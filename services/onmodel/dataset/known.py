@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from onmodel.common.convert import ModelInfo
 from onmodel.core.errors import ImageError
@@ -37,15 +38,15 @@ def preset_of(all_facts: Sequence[Facts]) -> str:
     return max(PRESETS, key=lambda name: known[hashes[name]])
 
 
-def known_categories(dataset: Dataset, contents: Collection[str]) -> dict[str, tuple[str, ...]] | None:
-    """Content hash -> the categories that a picture counts in, sorted, as an earlier analysis found them.
+def known_categories(folder: Path, contents: Collection[str]) -> dict[str, tuple[str, ...]] | None:
+    """Content hash -> the categories that a picture of a dataset counts in, as an earlier analysis found them.
 
     What a person corrected counts over the detector. Nothing is detected here and no picture is read.
 
     Returns:
         None where no one model has seen all of `contents`.
     """
-    facts, labels = Facts.open(dataset.path), read_labels(dataset.path)
+    facts, labels = Facts.open(folder), read_labels(folder)
     for model, config in facts.models:
         outcomes = {content: facts.get((content, model, config)) for content in contents}
         if outcomes and all(outcome is not None for outcome in outcomes.values()):

@@ -1,23 +1,40 @@
 """The training config: TOML with sd-scripts' key names, every key of which takes effect.
 
-Sections follow what a key is about; `locate` says where a key belongs when it stands in the wrong one.
+Sections follow what a key is about; `sdscripts_keys` brings keys that stand elsewhere into theirs.
 `[[stage]]` tables split a run; see `stages`. Without them it has one.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from onmodel.core.config import Config, read_mapping, validate
-from onmodel.core.errors import UserError
 from onmodel.core.files import content_hash
 from onmodel.training.network_spec import NetworkSpec, make_spec
+from onmodel.training.optimizers import KINDS, canonical, parse_arg
+from onmodel.training.sdscripts_keys import sorted_in
 from onmodel.training.section import UNRELATED_TO_WEIGHTS, Keeping, Section, Watching
-from onmodel.training.stages import StageSection, check_stages
+from onmodel.training.stages import StageSection, check_stages, resolve_stages
 
-Scheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
+LossType = Literal["l2", "l1", "huber", "smooth_l1"]
+HuberSchedule = Literal["constant", "exponential", "snr"]
+TimestepSampling = Literal["sigma", "uniform", "sigmoid", "shift", "flux_shift"]
+WeightingScheme = Literal["none", "uniform", "logit_normal", "mode", "sigma_sqrt", "cosmap"]
+Scheduler = Literal[
+    "constant",
+    "constant_with_warmup",
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "piecewise_constant",
+    "inverse_sqrt",
+    "cosine_with_min_lr",
+    "warmup_stable_decay",
+]
 
 
 class ModelSection(Section):
@@ -29,6 +46,8 @@ class ModelSection(Section):
     """Train for v-prediction; absent: as the base model's scheduler says."""
     guidance_scale: float = Field(default=1.0, ge=0)
     """What a guidance-distilled model (Flux.1-dev) is told while it is trained; of no effect on others."""
+    zero_terminal_snr: bool = False
+    """Noise the last timestep wholly (Lin et al. 2023); for v-prediction."""
 
 
 class NetworkSection(Section):
@@ -72,9 +91,10 @@ class NetworkSection(Section):
 class OptimizerSection(Section):
     """Learning rate and its schedule, counted in optimizer steps that really happen."""
 
-    optimizer_type: Literal["AdamW"] = "AdamW"
+    optimizer_type: str = "AdamW"
+    """A name of `optimizers.KINDS`, in any case: AdamW, AdamW8bit, Lion, Prodigy, AdaFactor, AdamWScheduleFree …"""
     optimizer_args: list[str] = Field(default_factory=list)
-    """`key=value` strings for the optimizer: `weight_decay=0.01`, `betas=0.9,0.99`, `eps=1e-8`."""
+    """`key=value` strings for the optimizer's own arguments: `weight_decay=0.01`, `betas=0.9,0.99`."""
     learning_rate: float = Field(default=1e-4, gt=0)
     unet_lr: float | None = Field(default=None, ge=0)
     """For the UNet's LoRA; absent: `learning_rate`."""
@@ -82,13 +102,25 @@ class OptimizerSection(Section):
     """For the text encoders' LoRA, one rate or one an encoder; absent: `learning_rate`."""
     lr_scheduler: Scheduler = "constant"
     lr_scheduler_num_cycles: int = Field(default=1, ge=1)
-    """Restarts of `cosine_with_restarts`."""
+    """Restarts of `cosine_with_restarts`; waves of the other two that end low."""
     lr_warmup_steps: int | float = Field(default=0, ge=0)
     """Optimizer steps as an integer, or a share of all steps as a float below 1."""
+    lr_decay_steps: int | float = Field(default=0, ge=0)
+    """Steps in which `warmup_stable_decay` falls, given as `lr_warmup_steps` is."""
+    lr_scheduler_power: float = Field(default=1.0, gt=0)
+    """Exponent of `polynomial`."""
+    lr_scheduler_min_lr_ratio: float | None = Field(default=None, ge=0, le=1)
+    """Share of the rate that `cosine_with_min_lr` and `warmup_stable_decay` end at."""
+    lr_scheduler_timescale: int | None = Field(default=None, ge=1)
+    """Steps that `inverse_sqrt` counts in; absent: those of the warmup."""
+    lr_scheduler_args: list[str] = Field(default_factory=list)
+    """`["step_rules='1:10,0.1:20,0.01'"]` of `piecewise_constant`."""
     max_grad_norm: float = Field(default=1.0, ge=0)
     """Gradients are scaled down to this norm; 0 leaves them alone."""
+    scale_weight_norms: float | None = Field(default=None, ge=0)
+    """After each step the change that each layer makes to its base layer is scaled down to this norm; 1 is usual."""
 
-    @field_validator("lr_warmup_steps")
+    @field_validator("lr_warmup_steps", "lr_decay_steps")
     @classmethod
     def _share_below_one(cls, value: int | float) -> int | float:
         if isinstance(value, float) and value >= 1:
@@ -103,12 +135,26 @@ class OptimizerSection(Section):
             raise ValueError("must be a rate of at least 0, or a list of them, one a text encoder")
         return value
 
-    @field_validator("optimizer_args")
+    @field_validator("optimizer_type")
     @classmethod
-    def _known_arguments(cls, value: list[str]) -> list[str]:
+    def _known_optimizer(cls, value: str) -> str:
+        return canonical(value)
+
+    @field_validator("optimizer_args", "lr_scheduler_args")
+    @classmethod
+    def _named_values(cls, value: list[str]) -> list[str]:
         for item in value:
-            parse_optimizer_arg(item)
+            parse_arg(item)
         return value
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        if self.lr_scheduler == "constant" and self.lr_warmup_steps and not KINDS[self.optimizer_type].schedule_free:
+            raise ValueError("`lr_warmup_steps` has no place in `constant`; set `lr_scheduler` to constant_with_warmup")
+        rules = [parse_arg(item)[0] for item in self.lr_scheduler_args]
+        if rules != (["step_rules"] if self.lr_scheduler == "piecewise_constant" else []):
+            raise ValueError("`lr_scheduler_args` holds `step_rules=…` with piecewise_constant, and nothing else")
+        return self
 
 
 class TrainingSection(Keeping, Watching):
@@ -124,15 +170,35 @@ class TrainingSection(Keeping, Watching):
     train_batch_size: int = Field(default=1, ge=1)
     """Pictures a step for each worker."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
-    mixed_precision: Literal["no", "bf16"] = "no"
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    full_bf16: bool = False
+    """Keep the network's weights in bfloat16 too; needs `mixed_precision = "bf16"`."""
+    ema: bool = False
+    """Keep a running average of the network's weights; checkpoints hold it."""
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    """How much of the average each step leaves."""
     seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _precisions_fit(self) -> Self:
+        if self.full_bf16 and self.mixed_precision != "bf16":
+            raise ValueError('`full_bf16` needs `mixed_precision = "bf16"`')
+        return self
 
 
 class DataSection(Section):
     """The pictures and how they are cut to size."""
 
-    train_data_dir: str
+    train_data_dir: str | None = None
     """Dataset folder, flat or with `10_name class` repeat folders."""
+    dataset_config: str | None = None
+    """An sd-scripts dataset TOML, in place of `train_data_dir`; what it says goes before this section."""
+    reg_data_dir: str | None = None
+    """Folder of regularisation pictures of the class, with `10_class` repeat folders."""
+    prior_loss_weight: float = Field(default=1.0, ge=0)
+    """How much a regularisation picture's loss counts."""
+    caption_extension: str = Field(default=".txt", pattern=r"^\.\w+$")
+    """Ending of the caption files; the other one of .txt and .caption is read where there is none."""
     resolution: int | list[int] = 512
     """Side, or [width, height], whose area the pictures are brought to."""
     enable_bucket: bool = True
@@ -142,8 +208,33 @@ class DataSection(Section):
     bucket_reso_steps: int = Field(default=64, ge=8)
     """Sides of buckets are multiples of this; itself a multiple of 8, the autoencoder's factor."""
     vae_batch_size: int = Field(default=8, ge=1)
+    shuffle_caption: bool = False
+    """Shuffle a caption's comma-separated tags at each showing."""
+    keep_tokens: int = Field(default=0, ge=0)
+    """Tags at the start that stay where they are and are never dropped."""
+    keep_tokens_separator: str | None = Field(default=None, min_length=1)
+    """Divides a caption into tags that stay in front, tags that move, and (after a second one) tags that stay last."""
+    caption_separator: str = Field(default=",", min_length=1)
+    caption_tag_dropout_rate: float = Field(default=0.0, ge=0, le=1)
+    """Chance of each tag to be left out at a showing."""
     caption_dropout_rate: float = Field(default=0.0, ge=0, le=1)
     """Share of pictures a step that are trained with an empty caption."""
+    caption_dropout_every_n_epochs: int = Field(default=0, ge=0)
+    """Every so many epochs all captions are empty."""
+    caption_prefix: str | None = None
+    """Put before each caption, with a blank between."""
+    caption_suffix: str | None = None
+    caption_variants: int = Field(default=16, ge=1, le=1024)
+    """Shuffled and thinned captions that are encoded for each caption while the text encoder is not trained."""
+    flip_aug: bool = False
+    """Show pictures mirrored in half of their showings."""
+    alpha_mask: bool = False
+    """The loss counts where a picture's alpha channel is opaque."""
+    masked_loss: bool = False
+    """The loss counts where masks say so: of `conditioning_data_dir`, of the alpha channel with `alpha_mask`, or else
+    of the character that `onmodel analyze` found."""
+    conditioning_data_dir: str | None = None
+    """Folder of masks named like the pictures; a mask's red channel says how much a place counts."""
     cache_latents_to_disk: bool = True
     """Keep encoded pictures and captions for the next trial on them."""
     validation_split: float = Field(default=0.0, ge=0, lt=1)
@@ -159,6 +250,21 @@ class DataSection(Section):
             raise ValueError("must be one side or [width, height], each a multiple of 8 and at least 16")
         return value
 
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.train_data_dir is None) == (self.dataset_config is None):
+            raise ValueError("give `train_data_dir` or `dataset_config`, one of the two")
+        if self.reg_data_dir is not None and self.dataset_config is not None:
+            raise ValueError("`reg_data_dir` goes with `train_data_dir`; in a `dataset_config` a subset says `is_reg`")
+        if self.conditioning_data_dir is not None and not self.masked_loss:
+            raise ValueError("`conditioning_data_dir` holds masks for `masked_loss`; set it to true")
+        return self
+
+    @property
+    def source(self) -> Path:
+        """The dataset: a folder, or a dataset TOML."""
+        return Path(self.dataset_config or self.train_data_dir or "")
+
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
@@ -170,12 +276,56 @@ class DataSection(Section):
 class AdvancedSection(Section):
     """Loss and memory."""
 
-    min_snr_gamma: float | None = Field(default=None, gt=0)
-    """Weight of the min-SNR strategy (Hang et al. 2023); 5 is usual."""
+    min_snr_gamma: float | None = Field(default=None, ge=0)
+    """Weight of the min-SNR strategy (Hang et al. 2023); 5 is usual, 0 is none."""
+    debiased_estimation_loss: bool = False
+    """Weight 1/√SNR (Yu et al. 2024)."""
+    scale_v_pred_loss_like_noise_pred: bool = False
+    """Weight SNR/(SNR + 1), for v-prediction."""
+    v_pred_like_loss: float | None = Field(default=None, ge=0)
+    """Adds so much of the v loss to the noise loss."""
+    loss_type: LossType = "l2"
+    huber_schedule: HuberSchedule = "snr"
+    """How the width of `huber` and `smooth_l1` goes with the timestep."""
+    huber_c: float = Field(default=0.1, gt=0, le=1)
+    """Their width at the end of the schedule."""
+    huber_scale: float = Field(default=1.0, gt=0)
     noise_offset: float = Field(default=0.0, ge=0)
     """Strength of a per-channel constant added to the noise; 0.05 is usual."""
+    noise_offset_random_strength: bool = False
+    """Draw the strength anew for each batch, between 0 and `noise_offset`."""
+    adaptive_noise_scale: float = 0.0
+    """Adds so much of each channel's mean latent to `noise_offset`."""
+    multires_noise_iterations: int = Field(default=0, ge=0)
+    """Levels of coarser noise that are added; 6 to 10 are usual."""
+    multires_noise_discount: float = Field(default=0.3, ge=0, le=1)
+    """How much weaker each coarser level is."""
+    ip_noise_gamma: float = Field(default=0.0, ge=0)
+    """Strength of further noise that the model sees and is not to predict; 0.1 is usual."""
+    ip_noise_gamma_random_strength: bool = False
+    min_timestep: int | None = Field(default=None, ge=0)
+    max_timestep: int | None = Field(default=None, ge=1)
+    """Timesteps are drawn from `min_timestep` to just below this."""
+    timestep_sampling: TimestepSampling = "sigma"
+    """How a flow model's noise levels are drawn."""
+    weighting_scheme: WeightingScheme = "none"
+    """Of a flow model: how `sigma` draws (logit_normal, mode), or how noise levels weigh (sigma_sqrt, cosmap)."""
+    discrete_flow_shift: float | None = Field(default=None, gt=0)
+    """Moves a flow model's noise levels towards noise; absent: as the base model's scheduler says."""
+    sigmoid_scale: float = Field(default=1.0, gt=0)
+    logit_mean: float = 0.0
+    logit_std: float = Field(default=1.0, gt=0)
+    mode_scale: float = 1.29
     gradient_checkpointing: bool = False
     """Less memory for about a third more time."""
+
+    @model_validator(mode="after")
+    def _timesteps_in_order(self) -> Self:
+        if self.max_timestep is not None and (self.min_timestep or 0) >= self.max_timestep:
+            raise ValueError("`min_timestep` must lie below `max_timestep`")
+        if self.adaptive_noise_scale and not self.noise_offset:
+            raise ValueError("`adaptive_noise_scale` adds to `noise_offset`; give that too")
+        return self
 
 
 class TrainConfig(Config):
@@ -215,7 +365,13 @@ class TrainConfig(Config):
         value = self.model_dump(mode="json")
         for key in ("output_dir", "output_name", *UNRELATED_TO_WEIGHTS):
             value["training"].pop(key)
-        for key in ("cache_latents_to_disk", "train_data_dir"):
+        for key in (
+            "cache_latents_to_disk",
+            "train_data_dir",
+            "dataset_config",
+            "reg_data_dir",
+            "conditioning_data_dir",
+        ):
             value["data"].pop(key)
         return content_hash(json.dumps(value, sort_keys=True).encode())
 
@@ -224,44 +380,68 @@ class TrainConfig(Config):
         return self.model_copy(update={"stage": self.stage[: stage + 1]})
 
 
-def load_train_config(path: Path) -> TrainConfig:
-    """Read a training TOML.
+def keep_quiet(text: str) -> None:
+    """Say nothing: of what was said when the run began."""
+
+
+def load_train_config(path: Path, say: Callable[[str], None] = keep_quiet) -> TrainConfig:
+    """Read a training TOML: ours, or an sd-scripts config file as it is.
+
+    Args:
+        say: gets a sentence about keys that have no effect, where there are some.
 
     Raises:
         NotFoundError: no such file.
-        UserError: not TOML, an unknown key (with the nearest known one or the section it belongs to), a wrong type.
+        UserError: not TOML, an unknown key (with the nearest known one), a key given twice, a wrong type.
     """
-    value = read_mapping(path)
-    for section, keys in value.items():
-        for key in keys if isinstance(keys, dict) else ():
-            home = locate(key)
-            if section in TrainConfig.model_fields and home not in (None, section):
-                raise UserError(f"{path}: key `{section}.{key}` belongs in [{home}]; move it there")
-    return validate(TrainConfig, value, str(path))
+    value, notes = sorted_in(read_mapping(path), TrainConfig, str(path))
+    config = validate(TrainConfig, value, str(path))
+    notes += idle_keys(config)
+    if notes:
+        say(f"{path}: no effect here: {'; '.join(notes)}")
+    return config
 
 
-def locate(key: str) -> str | None:
-    """The section that knows `key`, or None."""
-    for section, field in TrainConfig.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Config) and key in kind.model_fields:
-            return section
-    return None
+def idle_keys(config: TrainConfig) -> list[str]:
+    """What other settings leave without effect in every stage, as "`key` (why)"."""
+    idle: dict[str, str] = {}
+    used: set[str] = set()
+    for stage in resolve_stages(config):
+        for section, key, without, why in _conditions(stage.config):
+            if _differs(getattr(stage.config, section), key):
+                idle |= {key: why} if without else {}
+                used |= set() if without else {key}
+    return [f"`{key}` ({why})" for key, why in idle.items() if key not in used]
 
 
-def parse_optimizer_arg(item: str) -> tuple[str, float | tuple[float, float]]:
-    """`weight_decay=0.01` to its name and value. Raises ValueError with a sentence."""
-    name, _, text = item.partition("=")
-    numbers = text.strip("() ").split(",")
-    try:
-        values = [float(number) for number in numbers]
-    except ValueError:
-        raise ValueError(f"`{item}` must read name=number") from None
-    if name == "betas" and len(values) == 2:
-        return name, (values[0], values[1])
-    if name in ("weight_decay", "eps") and len(values) == 1:
-        return name, values[0]
-    raise ValueError(f"`{item}` is none of weight_decay=NUMBER, eps=NUMBER, betas=NUMBER,NUMBER")
+def _conditions(config: TrainConfig) -> list[tuple[str, str, bool, str]]:
+    """Keys that are of use to some settings alone: section, key, whether it is of none here, and why."""
+    options, advanced, data = config.optimizer, config.advanced, config.data
+    decays = options.lr_scheduler in ("cosine_with_min_lr", "warmup_stable_decay")
+    huber = advanced.loss_type in ("huber", "smooth_l1")
+    free = KINDS[options.optimizer_type].schedule_free
+    return [
+        ("optimizer", "lr_scheduler", free, f"{options.optimizer_type} has no schedule"),
+        ("optimizer", "lr_decay_steps", options.lr_scheduler != "warmup_stable_decay", "for warmup_stable_decay"),
+        ("optimizer", "lr_scheduler_power", options.lr_scheduler != "polynomial", "for polynomial"),
+        ("optimizer", "lr_scheduler_min_lr_ratio", not decays, "for cosine_with_min_lr and warmup_stable_decay"),
+        ("optimizer", "lr_scheduler_timescale", options.lr_scheduler != "inverse_sqrt", "for inverse_sqrt"),
+        ("training", "ema_decay", not config.training.ema, "`ema` is not set"),
+        ("data", "prior_loss_weight", not (data.reg_data_dir or data.dataset_config), "no regularisation pictures"),
+        ("data", "keep_tokens", not (data.shuffle_caption or data.caption_tag_dropout_rate), "nothing is shuffled"),
+        *(
+            ("advanced", key, not huber, "for huber and smooth_l1")
+            for key in ("huber_c", "huber_schedule", "huber_scale")
+        ),
+        ("advanced", "multires_noise_discount", not advanced.multires_noise_iterations, "no multires noise"),
+        ("advanced", "noise_offset_random_strength", not advanced.noise_offset, "no noise_offset"),
+        ("advanced", "ip_noise_gamma_random_strength", not advanced.ip_noise_gamma, "no ip_noise_gamma"),
+    ]
+
+
+def _differs(section: Section, key: str) -> bool:
+    """Whether a key was set to something else than it is without."""
+    return getattr(section, key) != type(section).model_fields[key].get_default(call_default_factory=True)
 
 
 def to_toml(config: TrainConfig) -> str:

@@ -49,6 +49,10 @@ class TrainingData:
     """(tokens, width) of each caption, the empty one included; empty when the text encoder is trained."""
     problems: list[str] = field(default_factory=list)
     """One sentence for each picture that was left out."""
+    mirrored: "TrainingData | None" = None
+    """The same pictures with left and right changed over, where some are shown so."""
+    masks: "list[Tensor | None] | None" = None
+    """float32 (h, w), 0 to 1, of each picture that has one; None where none has."""
 
     @property
     def repeats(self) -> list[int]:
@@ -81,7 +85,7 @@ def prepare(
     """
     settings = content_hash(f"{family.picture_hash()} {bucket_sizes(config)}".encode())
     latents_of = cache.section(settings)
-    keys = [content_hash(picture.hash.encode()) for picture in pictures]
+    keys = [content_hash(picture.view.encode()) for picture in pictures]
     # Shares go by place among all keys: what is missing changes while other workers fill the cache.
     share = list(dict(zip(keys, pictures, strict=True)).items())[rank::world_size]
     missing = {key: picture for key, picture in share if latents_of.get(key) is None}
@@ -155,7 +159,8 @@ def _cut(picture: TrainingPicture, sizes: Sequence[Size]) -> Tensor | ImageError
         image = images.load(picture.path)
     except ImageError as error:
         return error
-    return cut_to_bucket(image, nearest_bucket(image.shape[1], image.shape[0], sizes))
+    pixels = cut_to_bucket(image, nearest_bucket(image.shape[1], image.shape[0], sizes))
+    return pixels.flip(2) if picture.mirrored else pixels
 
 
 def _encode_captions(

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from onmodel.training.config import TrainConfig
+from onmodel.core.files import content_hash
+from onmodel.training.config import DataSection, TrainConfig
 
 CONFIG = "config.toml"
 """The resolved config."""
@@ -34,6 +35,35 @@ PROGRESS = ".progress.json"
 
 
 @dataclass(frozen=True)
+class CaptionRules:
+    """How the captions of some pictures vary; the keys are sd-scripts'."""
+
+    shuffle_caption: bool = False
+    keep_tokens: int = 0
+    keep_tokens_separator: str | None = None
+    caption_separator: str = ","
+    caption_tag_dropout_rate: float | None = None
+    """None: as the config says at the time, which a stage may change."""
+    caption_dropout_rate: float | None = None
+    """The same."""
+    caption_dropout_every_n_epochs: int = 0
+
+    @classmethod
+    def of(cls, data: DataSection) -> "CaptionRules":
+        """The rules of a whole config."""
+        keys = ("shuffle_caption", "keep_tokens", "keep_tokens_separator", "caption_separator")
+        return cls(
+            **{key: getattr(data, key) for key in keys},
+            caption_dropout_every_n_epochs=data.caption_dropout_every_n_epochs,
+        )
+
+    def plain(self, line: str) -> str:
+        """The line with its separators taken out: they are marks for us and no words."""
+        mark = self.keep_tokens_separator
+        return " ".join(line.replace(mark, " ").split()) if mark and mark in line else line
+
+
+@dataclass(frozen=True)
 class TrainingPicture:
     """One picture of the training set, as the loop needs it."""
 
@@ -51,10 +81,34 @@ class TrainingPicture:
     held_back: bool = False
     """Kept from training, for the validation loss; such a picture repeats 0 times."""
 
+    rules: CaptionRules = CaptionRules()
+    weight: float = 1.0
+    """How much its loss counts."""
+    is_reg: bool = False
+    """A regularisation picture: of the class, without the character."""
+    flip_aug: bool = False
+    """Shown mirrored in half of its showings."""
+    alpha_mask: bool = False
+    """The loss counts where its alpha channel is opaque."""
+    mirrored: bool = False
+    """Left and right are changed over."""
+    pool: tuple[str, ...] = ()
+    """What `captions.pool` made of the captions: all that a showing may say; empty: the captions themselves."""
+
+    @property
+    def plain_caption(self) -> str:
+        """The first caption, nothing shuffled and nothing left out."""
+        return self.rules.plain(self.caption)
+
     @property
     def captions(self) -> tuple[str, ...]:
-        """All captions, the first one first."""
-        return (self.caption, *self.variants)
+        """Everything that a showing may say."""
+        return self.pool or (self.caption, *self.variants)
+
+    @property
+    def view(self) -> str:
+        """Hash of what is encoded: the file's bytes, and whether it is mirrored."""
+        return content_hash(f"{self.hash} mirrored".encode()) if self.mirrored else self.hash
 
 
 class Samples(Protocol):

@@ -15,14 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from onmodel.core.errors import UserError
-from onmodel.training import loss, network, validation
+from onmodel.training import captions, network, validation
 from onmodel.training.buckets import Batch, seeded
-from onmodel.training.config import OptimizerSection, TrainConfig, parse_optimizer_arg
+from onmodel.training.config import AdvancedSection, OptimizerSection, TrainConfig
 from onmodel.training.data import TrainingData
 from onmodel.training.families import Family
 from onmodel.training.families.sizes import size_conditioning
+from onmodel.training.gather import gather
+from onmodel.training.objective import Draw, Objective
 from onmodel.training.plan import StagePlan, lay_out, plan_stages
-from onmodel.training.schedule import make_schedule
+from onmodel.training.update import Update, make_average
 
 EMPTY_CAPTION = ""
 
@@ -77,14 +79,6 @@ class StepReport:
     """Whether the epoch is over with it."""
 
 
-class Stateful(Protocol):
-    """A further part of a run's state, such as an average of the weights."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
-
-
 class Trainer:
     """A network on a family's components, its optimizer and schedule, and the data it is trained on."""
 
@@ -103,14 +97,17 @@ class Trainer:
         self._data = data
         self._workers = workers
         self._device = device
-        self._schedule = family.schedule.to(device)
+        self._schedule = family.schedule.with_zero_terminal_snr() if config.model.zero_terminal_snr else family.schedule
+        self._plain = Objective(self._schedule, AdvancedSection()).to(device)
         self.batch = batch or config.training.train_batch_size * workers.world_size
         self.components = trained_components(config, family)
         network.attach(self.components, config.network.spec, family.naming, config.training.seed)
         self._groups = [network.parameters(module) for module in self.components.values()]
         self._parameters = [parameter for group in self._groups for parameter in group]
-        self.parts: dict[str, Stateful] = {}
-        """Further parts of the state, by name; they last over all stages."""
+        if config.training.full_bf16:
+            for parameter in self._parameters:
+                parameter.data = parameter.data.to(torch.bfloat16)
+        self._average = make_average(config.training, self._parameters)
         self.stages = self._plan(config)
         self.step = 0
         self._enter(self.stages[0])
@@ -130,8 +127,8 @@ class Trainer:
         self.stage = plan
         self._config = plan.config
         network.set_dropout(self.components, plan.config.network.spec)
-        self._optimizer = self._make_optimizer()
-        self._lr_schedule = make_schedule(self._optimizer, self._config.optimizer, plan.steps)
+        self._objective = Objective(self._schedule, plan.config.advanced).to(self._device)
+        self.update = self._make_update(plan.steps)
 
     def start_at(self, stage: int) -> None:
         """Begin with the stage at place `stage`, on the weights as they are, as if the ones before were over."""
@@ -153,15 +150,13 @@ class Trainer:
         """Optimizer steps of the present stage's first epoch."""
         return self.stage.ends[0] - self.stage.first_step
 
-    def _make_optimizer(self) -> torch.optim.Optimizer:
+    def _make_update(self, steps: int) -> Update:
         options = self._config.optimizer
         rates = component_rates(options, list(self.components))
         groups = [
             {"params": group, "lr": rates[name]} for name, group in zip(self.components, self._groups, strict=True)
         ]
-        extra: dict[str, Any] = dict(parse_optimizer_arg(item) for item in options.optimizer_args)
-        # Fused: on the CPU too, a loop over some hundred small tensors costs more than the arithmetic.
-        return torch.optim.AdamW(groups, fused=True, **extra)
+        return Update(self._config, self.components, groups, steps, self._device, self._average)
 
     def _prepare_modules(self) -> None:
         for module in self._family.components.values():
@@ -183,9 +178,7 @@ class Trainer:
             "step": self.step,
             "stage": self.stage.index,
             "lora": [parameter.detach().cpu().clone() for parameter in self._parameters],
-            "optimizer": self._optimizer.state_dict(),
-            "lr_schedule": self._lr_schedule.state_dict(),
-            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "update": self.update.state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -195,10 +188,7 @@ class Trainer:
         with torch.no_grad():
             for parameter, value in zip(self._parameters, state["lora"], strict=True):
                 parameter.copy_(value)
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._lr_schedule.load_state_dict(state["lr_schedule"])
-        for name, part in self.parts.items():
-            part.load_state_dict(state["parts"][name])
+        self.update.load_state(state["update"])
 
     def run(
         self,
@@ -218,6 +208,7 @@ class Trainer:
         """
         for plan in self.stages[self.stage.index : None if last_stage is None else last_stage + 1]:
             if plan is not self.stage:
+                self.update.settle()
                 self._enter(plan)
             for number, end in enumerate(plan.ends):
                 if self.step >= end:
@@ -236,19 +227,15 @@ class Trainer:
         torch.manual_seed(seeded(self._config.training.seed, self.step, self._workers.rank, 4).initial_seed())
         total = torch.zeros((), device=self._device)
         for batch in group:
-            losses = self._losses(batch, generator)
+            losses = self._losses(batch, generator, epoch)
             if losses is not None:
-                losses.sum().div(pictures).backward()
+                self.update.backward(losses.sum().div(pictures))
                 total += losses.detach().sum()
         mean = self._combine_workers(total) / pictures
         if not torch.isfinite(mean):
             self._refuse_loss(mean.item(), group, epoch)
-        limit = self._config.optimizer.max_grad_norm or float("inf")
-        norm = nn.utils.clip_grad_norm_(self._parameters, limit)
-        rates = dict(zip(self.components, map(float, self._lr_schedule.get_last_lr()), strict=True))
-        self._optimizer.step()
-        self._lr_schedule.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        rates = dict(zip(self.components, self.update.learning_rates, strict=True))
+        norm = self.update.step()
         self.step += 1
         return StepReport(
             step=self.step,
@@ -256,52 +243,48 @@ class Trainer:
             epoch=epoch + 1,
             loss=mean.item(),
             learning_rate=next(iter(rates.values())),
-            grad_norm=norm.item(),
+            grad_norm=norm,
             pictures=pictures,
             rates=rates,
             ends_epoch=self.step in self.stage.ends,
         )
 
-    def _losses(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
+    def _losses(self, batch: Batch, generator: torch.Generator, epoch: int) -> Tensor | None:
         """Losses of this worker's pictures of `batch`, or None when a short batch leaves it none."""
-        data, advanced = self._data, self._config.advanced
-        latents = torch.stack([data.latents[index] for index in batch.pictures])
-        noise = loss.draw_noise(tuple(latents.shape), advanced.noise_offset, generator)
-        timesteps = torch.randint(self._schedule.timesteps, (len(latents),), generator=generator)
-        dropped = torch.rand(len(latents), generator=generator) < self._config.data.caption_dropout_rate
-        mine = slice(self._workers.rank, None, self._workers.world_size)
-        said = self._drawn(batch)
-        captions = [
-            EMPTY_CAPTION if drop else caption for caption, drop in zip(said[mine], dropped[mine].tolist(), strict=True)
+        data, options = self._data, self._config.data
+        # A generator of its own: a set without variants trains as it did before there were any.
+        own = seeded(self._config.training.seed, self.step, *batch.pictures, 3)
+        said = self._said(batch, own)
+        known = gather(data, batch.pictures, own)
+        draw = self._objective.draw(known.latents, generator)
+        chances = torch.rand(len(said), generator=generator).tolist()
+        said = [
+            EMPTY_CAPTION if captions.dropped(data.pictures[index].rules, options, chance, epoch) else caption
+            for index, caption, chance in zip(batch.pictures, said, chances, strict=True)
         ]
-        if not captions:
+        mine = slice(self._workers.rank, None, self._workers.world_size)
+        if not said[mine]:
             return None
-        latents, noise, timesteps = (part[mine].to(self._device) for part in (latents, noise, timesteps))
-        if self._schedule.prediction_type == "flow":
-            timesteps = timesteps.float()
-            sigma = (timesteps / self._schedule.timesteps).view(-1, 1, 1, 1)
-            alphas = 1 - sigma.flatten()
-            noisy = (1 - sigma) * latents + sigma * noise
-        else:
-            alphas = self._schedule.alphas_cumprod[timesteps]
-            noisy = loss.add_noise(latents, noise, alphas)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.training.mixed_precision == "bf16"):
-            prediction = self._family.predict(
-                noisy, timesteps, self._conditioning(captions), self._sizes(batch.pictures[mine])
-            )
-        kind = self._schedule.prediction_type
-        wanted = loss.target(latents, noise, alphas, kind)
-        return loss.picture_losses(prediction, wanted, alphas, kind, advanced.min_snr_gamma)
+        draw, known = draw.part(mine, self._device), known.part(mine, self._device)
+        prediction = self._predict(self._objective.noisy(known.latents, draw), draw, said[mine], batch.pictures[mine])
+        losses = self._objective.losses(prediction, known.latents, draw, known.masks)
+        return losses if known.weights is None else losses * known.weights
+
+    def _predict(self, noisy: Tensor, draw: Draw, said: Sequence[str], pictures: Sequence[int]) -> Tensor:
+        precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self._config.training.mixed_precision)
+        with torch.autocast(self._device.type, precision, enabled=precision is not None):
+            return self._family.predict(noisy, draw.timesteps, self._conditioning(said), self._sizes(pictures))
 
     @contextmanager
     def evaluating(self) -> Generator[None]:
-        """The network as it will be used, while the block runs: no dropout."""
+        """The network as it will be used, while the block runs: no dropout, and averaged where that is what is kept."""
         modules = [module for component in self.components.values() for module in component.modules()]
         training = [module for module in modules if module.training]
         for component in self.components.values():
             component.eval()
         try:
-            yield
+            with self.update.exported():
+                yield
         finally:
             for module in training:
                 module.training = True
@@ -329,33 +312,32 @@ class Trainer:
     def _plain_losses(self, pictures: Sequence[int], noise: Tensor, timesteps: Tensor) -> Tensor:
         """Mean squared error (B,) of what the network predicts, each picture with its first caption."""
         latents = torch.stack([self._data.latents[index] for index in pictures]).to(self._device)
-        noise, timesteps = noise.to(self._device), timesteps.to(self._device)
-        alphas = self._schedule.alphas_cumprod[timesteps]
-        noisy = loss.add_noise(latents, noise, alphas)
-        captions = [self._data.pictures[index].caption for index in pictures]
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.training.mixed_precision == "bf16"):
-            prediction = self._family.predict(noisy, timesteps, self._conditioning(captions), self._sizes(pictures))
-        kind = self._schedule.prediction_type
-        wanted = loss.target(latents, noise, alphas, kind)
-        return loss.picture_losses(prediction, wanted, alphas, kind, None)
+        if self._schedule.prediction_type == "flow":
+            timesteps = timesteps.float()
+        draw = Draw(noise, noise, timesteps).part(slice(None), self._device)
+        said = [self._data.pictures[index].plain_caption for index in pictures]
+        prediction = self._predict(self._plain.noisy(latents, draw), draw, said, pictures)
+        return self._plain.losses(prediction, latents, draw)
 
-    def _drawn(self, batch: Batch) -> list[str]:
-        """A caption of each picture: where it has several, one drawn anew each time, the same on all workers."""
-        # A generator of its own: a set without variants trains as it did before there were any.
-        generator = seeded(self._config.training.seed, self.step, *batch.pictures, 3)
+    def _said(self, batch: Batch, generator: torch.Generator) -> list[str]:
+        """A caption of each picture: of several one is drawn anew each time, the same on all workers."""
         drawn = torch.rand(len(batch.pictures), generator=generator).tolist()
-        lines = [self._data.pictures[index].captions for index in batch.pictures]
-        return [each[int(place * len(each))] for each, place in zip(lines, drawn, strict=True)]
+        pictures = [self._data.pictures[index] for index in batch.pictures]
+        lines = [each.captions[int(place * len(each.captions))] for each, place in zip(pictures, drawn, strict=True)]
+        if self._data.conditioning:
+            return lines
+        rate = self._config.data.caption_tag_dropout_rate
+        return [captions.vary(line, each.rules, rate, generator) for line, each in zip(lines, pictures, strict=True)]
 
     def _sizes(self, pictures: Sequence[int]) -> Tensor | None:
         if not self._family.uses_sizes:
             return None
         return size_conditioning([(self._data.pictures[index].path, self._data.buckets[index]) for index in pictures])
 
-    def _conditioning(self, captions: Sequence[str]) -> Tensor:
+    def _conditioning(self, said: Sequence[str]) -> Tensor:
         if not self._data.conditioning:
-            return self._family.encode_captions(captions)
-        return torch.stack([self._data.conditioning[caption] for caption in captions]).to(self._device)
+            return self._family.encode_captions(said)
+        return torch.stack([self._data.conditioning[caption] for caption in said]).to(self._device)
 
     def _combine_workers(self, total: Tensor) -> Tensor:
         """Add up gradients and loss over all workers, in one message."""
@@ -365,7 +347,7 @@ class Trainer:
         summed = self._workers.sum(torch.cat([*(part.flatten() for part in parts), total[None]]))
         offset = 0
         for parameter in self._parameters:
-            parameter.grad = summed[offset : offset + parameter.numel()].view_as(parameter)
+            parameter.grad = summed[offset : offset + parameter.numel()].view_as(parameter).to(parameter.dtype)
             offset += parameter.numel()
         return summed[-1]
 

@@ -83,10 +83,15 @@ def _settings(config: TrainConfig, family: Family, session: Session, total_steps
         "ss_gradient_accumulation_steps": training.gradient_accumulation_steps,
         "ss_mixed_precision": training.mixed_precision,
         "ss_clip_skip": None,
-        "ss_noise_offset": config.advanced.noise_offset or None,
-        "ss_min_snr_gamma": config.advanced.min_snr_gamma,
+        **_loss(config),
+        "ss_zero_terminal_snr": config.model.zero_terminal_snr,
+        "ss_scale_weight_norms": optimizer.scale_weight_norms,
+        "ss_full_bf16": training.full_bf16,
         "ss_cache_latents": True,
         "ss_caption_dropout_rate": config.data.caption_dropout_rate,
+        "ss_caption_dropout_every_n_epochs": config.data.caption_dropout_every_n_epochs,
+        "ss_caption_tag_dropout_rate": config.data.caption_tag_dropout_rate,
+        "ss_prior_loss_weight": config.data.prior_loss_weight,
         "ss_sd_model_name": Path(config.model.pretrained_model_name_or_path).name,
         "ss_sd_model_hash": session.model_hash[:8],
         "ss_new_sd_model_hash": session.model_hash,
@@ -96,12 +101,35 @@ def _settings(config: TrainConfig, family: Family, session: Session, total_steps
     }
 
 
+def _loss(config: TrainConfig) -> dict[str, object]:
+    advanced = config.advanced
+    pyramid = bool(advanced.multires_noise_iterations)
+    return {
+        "ss_noise_offset": advanced.noise_offset or None,
+        "ss_noise_offset_random_strength": advanced.noise_offset_random_strength,
+        "ss_adaptive_noise_scale": advanced.adaptive_noise_scale or None,
+        "ss_multires_noise_iterations": advanced.multires_noise_iterations or None,
+        "ss_multires_noise_discount": advanced.multires_noise_discount if pyramid else None,
+        "ss_ip_noise_gamma": advanced.ip_noise_gamma or None,
+        "ss_ip_noise_gamma_random_strength": advanced.ip_noise_gamma_random_strength,
+        "ss_min_snr_gamma": advanced.min_snr_gamma,
+        "ss_debiased_estimation": advanced.debiased_estimation_loss,
+        "ss_loss_type": advanced.loss_type,
+        "ss_huber_schedule": advanced.huber_schedule,
+        "ss_huber_c": advanced.huber_c,
+        "ss_huber_scale": advanced.huber_scale,
+        "ss_masked_loss": config.data.masked_loss,
+    }
+
+
 def _dataset(config: TrainConfig, data: TrainingData) -> dict[str, object]:
     folders: dict[str, dict[str, int]] = {}
+    regular: dict[str, dict[str, int]] = {}
     tags: dict[str, Counter[str]] = {}
     for picture in data.pictures:
         name = picture.path.parent.name
-        folder = folders.setdefault(name, {"n_repeats": picture.repeats, "img_count": 0})
+        kind = regular if picture.is_reg else folders
+        folder = kind.setdefault(name, {"n_repeats": picture.repeats, "img_count": 0})
         folder["img_count"] += 1
         tags.setdefault(name, Counter()).update(tag.strip() for tag in picture.caption.split(",") if tag.strip())
     counts = Counter[tuple[int, int]]()
@@ -112,12 +140,14 @@ def _dataset(config: TrainConfig, data: TrainingData) -> dict[str, object]:
         for index, (size, count) in enumerate(sorted(counts.items()))
     }
     bucket_info = {"buckets": buckets}
-    images = sum(data.repeats)
+    images, regular_images = (
+        sum(picture.repeats for picture in data.pictures if picture.is_reg == reg) for reg in (False, True)
+    )
     described = {
         "is_dreambooth": True,
         "batch_size_per_device": config.training.train_batch_size,
         "num_train_images": images,
-        "num_reg_images": 0,
+        "num_reg_images": regular_images,
         "resolution": list(config.data.size),
         "enable_bucket": config.data.enable_bucket,
         "min_bucket_reso": config.data.min_bucket_reso,
@@ -130,7 +160,8 @@ def _dataset(config: TrainConfig, data: TrainingData) -> dict[str, object]:
     }
     return {
         "ss_num_train_images": images,
-        "ss_num_reg_images": 0,
+        "ss_num_reg_images": regular_images,
+        "ss_reg_dataset_dirs": json.dumps(regular),
         "ss_batch_size_per_device": config.training.train_batch_size,
         "ss_resolution": f"({config.data.size[0]}, {config.data.size[1]})",
         "ss_enable_bucket": config.data.enable_bucket,
@@ -162,6 +193,6 @@ _PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 
 def _trigger(data: TrainingData) -> dict[str, object]:
     """The trigger phrase, where all folders name the same one."""
-    phrases = {picture.class_tokens for picture in data.pictures}
+    phrases = {picture.class_tokens for picture in data.pictures if not picture.is_reg}
     phrase = phrases.pop() if len(phrases) == 1 else None
     return {"modelspec.trigger_phrase": phrase} if phrase else {}

@@ -7,7 +7,7 @@ be had, and the convex dual, with one multiplier a limit, is solved by L-BFGS-B.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -109,10 +109,21 @@ def solve_mix(mix: Mix, categories: Sequence[Sequence[str]], repeats: Sequence[i
 
 
 def solve_mixes(config: TrainConfig, pictures: Sequence[TrainingPicture]) -> list[Solved]:
-    """The mix of each stage on `pictures`. Raises as `solve_mix`."""
-    categories = [picture.categories for picture in pictures]
-    repeats = [picture.repeats for picture in pictures]
-    return [solve_mix(stage.mix, categories, repeats, f"stage `{stage.name}`") for stage in resolve_stages(config)]
+    """The mix of each stage on `pictures`. Raises as `solve_mix`.
+
+    Regularisation pictures keep their own repeats, and no share counts them.
+    """
+    trained = np.array([not picture.is_reg for picture in pictures])
+    own = np.array([picture.repeats for picture in pictures], dtype=np.float64)
+    categories = [picture.categories for picture in pictures if not picture.is_reg]
+    repeats = [picture.repeats for picture in pictures if not picture.is_reg]
+    found: list[Solved] = []
+    for stage in resolve_stages(config):
+        solved = solve_mix(stage.mix, categories, repeats, f"stage `{stage.name}`")
+        showings = own.copy()
+        showings[trained] = solved.showings
+        found.append(replace(solved, showings=showings))
+    return found
 
 
 def shares_of(showings: Vector, categories: Sequence[Sequence[str]]) -> dict[str, float]:

@@ -41,6 +41,8 @@ class StagePlan:
     """Pictures a forward pass, over all workers."""
     buckets: tuple[Size, ...]
     categories: tuple[tuple[str, ...], ...]
+    regular: tuple[bool, ...]
+    """Which pictures are there for regularisation."""
 
     @property
     def config(self) -> TrainConfig:
@@ -66,8 +68,9 @@ class StagePlan:
         return count_showings(self.showings, self._order, self.config.training.seed, epoch)
 
     def shares(self, epoch: int) -> dict[str, float]:
-        """Share in per cent of each category in what the epoch shows."""
-        return shares_of(self.counts(epoch).astype(np.float64), self.categories)
+        """Share in per cent of each category in what the epoch shows, but for regularisation pictures."""
+        shown = self.counts(epoch).astype(np.float64) * ~np.array(self.regular)
+        return shares_of(shown, self.categories)
 
     def groups(self, epoch: int) -> list[list[Batch]]:
         """The batches of each optimizer step of an epoch (of the run, from 0)."""
@@ -92,10 +95,11 @@ def lay_out(
     """The stages one after the other, each with its showings, float64 (pictures,)."""
     plans: list[StagePlan] = []
     categories = tuple(picture.categories for picture in data.pictures)
+    regular = tuple(picture.is_reg for picture in data.pictures)
     for index, (stage, shown) in enumerate(zip(resolve_stages(config), showings, strict=True)):
         step = plans[-1].last_step if plans else 0
         epoch = plans[-1].first_epoch + len(plans[-1].ends) if plans else 0
-        plan = StagePlan(index, stage, shown, step, epoch, (), batch, tuple(data.buckets), categories)
+        plan = StagePlan(index, stage, shown, step, epoch, (), batch, tuple(data.buckets), categories, regular)
         plans.append(replace(plan, ends=tuple(step + end for end in accumulate(_epoch_lengths(plan)))))
     return plans
 

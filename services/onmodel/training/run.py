@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from onmodel.core.errors import InternalError, NotFoundError, UserError
@@ -16,9 +16,12 @@ from onmodel.training.follow import following
 from onmodel.training.job import CONFIG, DATASET, METRICS, PROBLEMS, PROGRESS, STATE, Job, Samples, read_metrics
 from onmodel.training.locate import locate_model
 from onmodel.training.logs import chosen
+from onmodel.training.masks import check_masks
 from onmodel.training.mix import solve_mixes
+from onmodel.training.optimizers import check_optimizer
 from onmodel.training.pictures import dataset_hash, load_pictures
 from onmodel.training.resuming import Start, checkpoints, find_start
+from onmodel.training.sources import with_dataset_config
 from onmodel.training.stages import resolve_stages, stage_index
 
 SCHEMA_VERSION = 1
@@ -68,14 +71,17 @@ def train(
         raise InternalError("`sample_prompts` is set, and nothing was given that draws them")
     if epochs is not None:
         config = with_epochs(config, epochs, stage)
-    config, resume = _weights_or_state(config, resume)
+    config, resume = _weights_or_state(with_dataset_config(config), resume)
     alone = None if stage is None else stage_index(config, stage)
     locate_model(config.model.pretrained_model_name_or_path)
     if config.network.network_weights and not Path(config.network.network_weights).exists():
         raise NotFoundError(f"{config.network.network_weights}: no such LoRA file; check the path")
     chosen(config)
+    for each in resolve_stages(config):
+        check_optimizer(each.config.optimizer.optimizer_type, each.config.optimizer.optimizer_args)
     cache = cache_dir() if config.data.cache_latents_to_disk else None
     pictures = load_pictures(config, cache)
+    check_masks(config.data, pictures)
     content = dataset_hash(pictures)
     trial_dir = config.trial_dir.resolve()
     for found, solved in zip(resolve_stages(config), solve_mixes(config, pictures), strict=True):
@@ -191,9 +197,10 @@ def _write_facts(job: Job) -> None:
     write_text(job.trial_dir / CONFIG, to_toml(config))
     facts = {
         "schema_version": SCHEMA_VERSION,
-        "path": str(Path(config.data.train_data_dir).resolve()),
+        "path": str(config.data.source.resolve()),
         "dataset_hash": job.dataset_hash,
-        "pictures": [{**asdict(picture), "path": str(picture.path)} for picture in job.pictures],
+        # The pool follows from the rest, and is long.
+        "pictures": [{**asdict(replace(picture, pool=())), "path": str(picture.path)} for picture in job.pictures],
     }
     write_text(job.trial_dir / DATASET, json.dumps(facts, ensure_ascii=False, indent=1))
 

@@ -36,10 +36,10 @@ DROPOUTS: dict[str, str] = {
     "caption_dropout_rate": "data",
     "caption_tag_dropout_rate": "data",
     "network_dropout": "network",
-    "rank_dropout": "network",
-    "module_dropout": "network",
 }
 """Keys of other sections that a stage may override, by the section they stand in."""
+NETWORK_ARGS = ("rank_dropout", "module_dropout")
+"""Dropouts that stand in `network_args`, and that a stage may override as keys."""
 FIXED = frozenset({"gradient_checkpointing"})
 """Keys of the overriding sections that hold for a whole run: how its modules are set up."""
 WHOLE_RUN = "training"
@@ -108,6 +108,11 @@ def check_stages(config: "TrainConfig") -> None:
     for stage in config.stage:
         for key in stage.overrides:
             _section_of(config, stage.name, key)
+            if key == "caption_tag_dropout_rate" and not config.network.trains_text:
+                raise ValueError(
+                    f"[[stage]] `{stage.name}`: `{key}` acts on captions, and these are encoded before the first "
+                    "stage; set it in [data], or train the text encoder"
+                )
         try:
             _resolved(config, stage)
         except UserError as error:
@@ -125,7 +130,12 @@ def _resolved(config: "TrainConfig", stage: StageSection) -> "TrainConfig":
     value = config.model_dump(exclude={"stage"})
     value["training"] |= {"max_train_epochs": stage.epochs, "max_train_steps": stage.steps}
     for key, given in stage.overrides.items():
-        value[_section_of(config, stage.name, key)][key] = given
+        section = value[_section_of(config, stage.name, key)]
+        if key in NETWORK_ARGS:
+            kept = [item for item in section["network_args"] if item.partition("=")[0].strip() != key]
+            section["network_args"] = [*kept, f"{key}={given}"]
+        else:
+            section[key] = given
     return validate(type(config), value, f"[[stage]] `{stage.name}`")
 
 
@@ -135,7 +145,7 @@ def _section_of(config: "TrainConfig", stage: str, key: str) -> str:
     known = {
         name: section for section in OVERRIDING for name in type(fields[section]).model_fields if name not in FIXED
     }
-    known |= {name: section for name, section in DROPOUTS.items() if name in type(fields[section]).model_fields}
+    known |= DROPOUTS | dict.fromkeys(NETWORK_ARGS, "network")
     if key in known:
         return known[key]
     home = [s for s, value in fields.items() if isinstance(value, Config) and key in type(value).model_fields]

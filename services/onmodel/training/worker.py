@@ -1,6 +1,8 @@
 """What one training process does from first to last: load, encode, train, write. Knows nothing of Ray."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,9 +16,13 @@ from onmodel.training.families import Family, make_family
 from onmodel.training.job import STATE, Job
 from onmodel.training.loop import StepReport, Trainer, Workers
 from onmodel.training.lora_file import read_lora
+from onmodel.training.masks import prepare_masks
 from onmodel.training.pipeline import load_pipeline
 from onmodel.training.store import ArrayCache
 from onmodel.training.writer import Writer
+
+PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Type of the base model's weights by `mixed_precision`."""
 
 
 class Host(Protocol):
@@ -55,7 +61,7 @@ class _Run:
         progress = writer.progress if writer is not None else _silent
         progress("loading the base model", 0, 0)
         self._job, self._host, self._writer = job, host, writer
-        dtype = torch.bfloat16 if job.config.training.mixed_precision == "bf16" else torch.float32
+        dtype = PRECISIONS[job.config.training.mixed_precision]
         base = job.config.model.pretrained_model_name_or_path
         self._pipeline: Any = load_pipeline(base, device=host.device, dtype=dtype)
         family = make_family(self._pipeline, job.config.model)
@@ -122,19 +128,20 @@ def _silent(what: str, done: int, total: int) -> None:
 
 def _prepare(job: Job, host: Host, family: Family, progress: Callable[[str, int, int], None]) -> TrainingData:
     captions = not job.config.network.trains_text
+    # Without a folder to share, each worker encodes everything for itself.
     shared = job.cache_dir is not None
-    data = prepare(
-        job.pictures,
-        family,
-        job.config.data,
-        ArrayCache(job.cache_dir),
-        encode_captions=captions,
-        # Without a folder to share, each worker encodes everything for itself.
-        rank=host.workers.rank if shared else 0,
-        world_size=host.workers.world_size if shared else 1,
-        barrier=host.workers.barrier,
-        progress=progress,
-    )
+    place = {
+        "rank": host.workers.rank if shared else 0,
+        "world_size": host.workers.world_size if shared else 1,
+    }
+    cache, options, barrier = ArrayCache(job.cache_dir), job.config.data, host.workers.barrier
+    encode = partial(prepare, family=family, config=options, cache=cache, barrier=barrier, progress=progress, **place)
+    data = encode(job.pictures, encode_captions=captions)
+    data.masks = prepare_masks(data, options, cache, barrier=barrier, **place)
+    if any(picture.flip_aug for picture in data.pictures):
+        turned = [replace(picture, mirrored=True) for picture in data.pictures]
+        data.mirrored = encode(turned, encode_captions=False)
+        data.mirrored.masks = prepare_masks(data.mirrored, options, cache, barrier=barrier, **place)
     family.release_encoders(captions=captions)
     return data
 

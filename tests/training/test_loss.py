@@ -11,7 +11,7 @@ from torch import Tensor
 
 from onmodel.core.errors import UserError
 from onmodel.training import loss, noise
-from onmodel.training.config import AdvancedSection, HuberSchedule
+from onmodel.training.advanced import AdvancedSection, HuberSchedule
 from onmodel.training.loss import NoiseSchedule
 from onmodel.training.objective import Draw, Objective, resized_mask
 

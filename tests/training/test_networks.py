@@ -19,10 +19,9 @@ from onmodel.cli import train as verb
 from onmodel.core.config import validate
 from onmodel.core.errors import UserError
 from onmodel.training import network, run
-from onmodel.training.config import NetworkSection
 from onmodel.training.lora_file import read_lora, split
 from onmodel.training.naming import FluxNaming, SdNaming, SdxlNaming
-from onmodel.training.network_spec import FULL_RANK, NetworkSpec, make_spec
+from onmodel.training.network_spec import FULL_RANK, NetworkSection, NetworkSpec, make_spec
 from onmodel.training.pipeline import load_lora, load_pipeline
 from onmodel.training.weights import DOWN, UP, LayerWeights, delta_norm
 

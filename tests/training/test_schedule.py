@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from onmodel.training.config import OptimizerSection
+from onmodel.training.optimizers import OptimizerSection
 from onmodel.training.schedule import cosine_with_restarts, make_schedule, warmup_steps
 
 

@@ -1,6 +1,7 @@
 """Where parts of training meet: stages with averages and dropouts, validation and mixes beside regularisation."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,17 +169,15 @@ def test_masks_are_kept_and_read_back(make_config: MakeConfig, tmp_path: Path) -
 
 
 def test_what_decides_how_a_picture_is_trained_is_in_the_datasets_hash(tmp_path: Path) -> None:
-    plain: dict[str, Any] = {"path": tmp_path / "a.png", "caption": "zork", "repeats": 1, "hash": "ab"}
+    plain = TrainingPicture(tmp_path / "a.png", "zork", 1, "ab")
     changes: list[dict[str, Any]] = [
         {"caption": "a"}, {"repeats": 2}, {"hash": "cd"}, {"variants": ("x",)}, {"categories": ("x",)},
         {"weight": 0.5}, {"is_reg": True}, {"flip_aug": True}, {"alpha_mask": True},
         {"rules": CaptionRules(shuffle_caption=True)},
     ]  # fmt: skip
-    hashes = {dataset_hash([TrainingPicture(**{**plain, **change})]) for change in ({}, *changes)}
+    hashes = {dataset_hash([replace(plain, **change)]) for change in ({}, *changes)}
     assert len(hashes) == len(changes) + 1
-    assert dataset_hash([TrainingPicture(**plain)]) == dataset_hash(
-        [TrainingPicture(**{**plain, "path": tmp_path / "elsewhere.png"})]
-    )
+    assert dataset_hash([plain]) == dataset_hash([replace(plain, path=tmp_path / "elsewhere.png")])
 
 
 def test_every_kind_of_network_takes_every_kind_of_step(make_config: MakeConfig) -> None:

@@ -2,6 +2,8 @@
 
 Sections follow what a key is about; `sdscripts_keys` brings keys that stand elsewhere into theirs.
 `[[stage]]` tables split a run; see `stages`. Without them it has one.
+The tables [network], [optimizer] and [advanced] stand beside what makes use of them: `network_spec`, `optimizers`,
+`advanced`.
 """
 
 import json
@@ -13,28 +15,12 @@ from pydantic import Field, field_validator, model_validator
 
 from onmodel.core.config import Config, read_mapping, validate
 from onmodel.core.files import content_hash
-from onmodel.training.network_spec import NetworkSpec, make_spec
-from onmodel.training.optimizers import KINDS, canonical, parse_arg
+from onmodel.training.advanced import AdvancedSection
+from onmodel.training.network_spec import NetworkSection
+from onmodel.training.optimizers import KINDS, OptimizerSection
 from onmodel.training.sdscripts_keys import sorted_in
 from onmodel.training.section import UNRELATED_TO_WEIGHTS, Keeping, Section, Watching
 from onmodel.training.stages import StageSection, check_stages, resolve_stages
-
-LossType = Literal["l2", "l1", "huber", "smooth_l1"]
-HuberSchedule = Literal["constant", "exponential", "snr"]
-TimestepSampling = Literal["sigma", "uniform", "sigmoid", "shift", "flux_shift"]
-WeightingScheme = Literal["none", "uniform", "logit_normal", "mode", "sigma_sqrt", "cosmap"]
-Scheduler = Literal[
-    "constant",
-    "constant_with_warmup",
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "piecewise_constant",
-    "inverse_sqrt",
-    "cosine_with_min_lr",
-    "warmup_stable_decay",
-]
 
 
 class ModelSection(Section):
@@ -48,113 +34,6 @@ class ModelSection(Section):
     """What a guidance-distilled model (Flux.1-dev) is told while it is trained; of no effect on others."""
     zero_terminal_snr: bool = False
     """Noise the last timestep wholly (Lin et al. 2023); for v-prediction."""
-
-
-class NetworkSection(Section):
-    """What is trained."""
-
-    network_module: Literal["networks.lora", "networks.lora_flux", "lycoris.kohya"] = "networks.lora"
-    """sd-scripts' LoRA, or LyCORIS' networks by `algo` in `network_args`."""
-    network_dim: int = Field(default=16, ge=1, le=100_000)
-    """Rank of the LoRA."""
-    network_alpha: float = Field(default=8.0, gt=0)
-    """The LoRA's output is scaled by alpha / rank."""
-    network_args: list[str] = Field(default_factory=list)
-    """`key=value` strings, as `network_spec` knows them: `conv_dim=8`, `algo=loha`, `dora_wd=True`."""
-    network_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of a LoRA's inputs that are left out at each step."""
-    network_train_unet_only: bool = True
-    """False: the text encoders' attention and MLP layers get a LoRA too."""
-    network_train_text_encoder_only: bool = False
-    """Train the text encoders and leave the UNet (or transformer) alone; goes before `network_train_unet_only`."""
-    network_weights: str | None = None
-    """A LoRA `.safetensors` file (sd-scripts, LyCORIS or PEFT naming) to start from."""
-
-    @model_validator(mode="after")
-    def _makes_a_network(self) -> Self:
-        _ = self.spec
-        return self
-
-    @property
-    def trains_text(self) -> bool:
-        """Whether text encoders are trained, so that captions cannot be encoded beforehand."""
-        return self.network_train_text_encoder_only or not self.network_train_unet_only
-
-    @property
-    def spec(self) -> NetworkSpec:
-        """The network. Raises ValueError for arguments that make none."""
-        return make_spec(
-            self.network_module, self.network_dim, self.network_alpha, self.network_args, self.network_dropout
-        )
-
-
-class OptimizerSection(Section):
-    """Learning rate and its schedule, counted in optimizer steps that really happen."""
-
-    optimizer_type: str = "AdamW"
-    """A name of `optimizers.KINDS`, in any case: AdamW, AdamW8bit, Lion, Prodigy, AdaFactor, AdamWScheduleFree …"""
-    optimizer_args: list[str] = Field(default_factory=list)
-    """`key=value` strings for the optimizer's own arguments: `weight_decay=0.01`, `betas=0.9,0.99`."""
-    learning_rate: float = Field(default=1e-4, gt=0)
-    unet_lr: float | None = Field(default=None, ge=0)
-    """For the UNet's LoRA; absent: `learning_rate`."""
-    text_encoder_lr: float | list[float] | None = None
-    """For the text encoders' LoRA, one rate or one an encoder; absent: `learning_rate`."""
-    lr_scheduler: Scheduler = "constant"
-    lr_scheduler_num_cycles: int = Field(default=1, ge=1)
-    """Restarts of `cosine_with_restarts`; waves of the other two that end low."""
-    lr_warmup_steps: int | float = Field(default=0, ge=0)
-    """Optimizer steps as an integer, or a share of all steps as a float below 1."""
-    lr_decay_steps: int | float = Field(default=0, ge=0)
-    """Steps in which `warmup_stable_decay` falls, given as `lr_warmup_steps` is."""
-    lr_scheduler_power: float = Field(default=1.0, gt=0)
-    """Exponent of `polynomial`."""
-    lr_scheduler_min_lr_ratio: float | None = Field(default=None, ge=0, le=1)
-    """Share of the rate that `cosine_with_min_lr` and `warmup_stable_decay` end at."""
-    lr_scheduler_timescale: int | None = Field(default=None, ge=1)
-    """Steps that `inverse_sqrt` counts in; absent: those of the warmup."""
-    lr_scheduler_args: list[str] = Field(default_factory=list)
-    """`["step_rules='1:10,0.1:20,0.01'"]` of `piecewise_constant`."""
-    max_grad_norm: float = Field(default=1.0, ge=0)
-    """Gradients are scaled down to this norm; 0 leaves them alone."""
-    scale_weight_norms: float | None = Field(default=None, ge=0)
-    """After each step the change that each layer makes to its base layer is scaled down to this norm; 1 is usual."""
-
-    @field_validator("lr_warmup_steps", "lr_decay_steps")
-    @classmethod
-    def _share_below_one(cls, value: int | float) -> int | float:
-        if isinstance(value, float) and value >= 1:
-            raise ValueError("a share of all steps must lie below 1.0; write an integer for a number of steps")
-        return value
-
-    @field_validator("text_encoder_lr")
-    @classmethod
-    def _rates_not_negative(cls, value: float | list[float] | None) -> float | list[float] | None:
-        rates = value if isinstance(value, list) else [0.0 if value is None else value]
-        if not rates or min(rates) < 0:
-            raise ValueError("must be a rate of at least 0, or a list of them, one a text encoder")
-        return value
-
-    @field_validator("optimizer_type")
-    @classmethod
-    def _known_optimizer(cls, value: str) -> str:
-        return canonical(value)
-
-    @field_validator("optimizer_args", "lr_scheduler_args")
-    @classmethod
-    def _named_values(cls, value: list[str]) -> list[str]:
-        for item in value:
-            parse_arg(item)
-        return value
-
-    @model_validator(mode="after")
-    def _schedule_fits(self) -> Self:
-        if self.lr_scheduler == "constant" and self.lr_warmup_steps and not KINDS[self.optimizer_type].schedule_free:
-            raise ValueError("`lr_warmup_steps` has no place in `constant`; set `lr_scheduler` to constant_with_warmup")
-        rules = [parse_arg(item)[0] for item in self.lr_scheduler_args]
-        if rules != (["step_rules"] if self.lr_scheduler == "piecewise_constant" else []):
-            raise ValueError("`lr_scheduler_args` holds `step_rules=…` with piecewise_constant, and nothing else")
-        return self
 
 
 class TrainingSection(Keeping, Watching):
@@ -271,61 +150,6 @@ class DataSection(Section):
         if isinstance(self.resolution, int):
             return (self.resolution, self.resolution)
         return (self.resolution[0], self.resolution[-1])
-
-
-class AdvancedSection(Section):
-    """Loss and memory."""
-
-    min_snr_gamma: float | None = Field(default=None, ge=0)
-    """Weight of the min-SNR strategy (Hang et al. 2023); 5 is usual, 0 is none."""
-    debiased_estimation_loss: bool = False
-    """Weight 1/√SNR (Yu et al. 2024)."""
-    scale_v_pred_loss_like_noise_pred: bool = False
-    """Weight SNR/(SNR + 1), for v-prediction."""
-    v_pred_like_loss: float | None = Field(default=None, ge=0)
-    """Adds so much of the v loss to the noise loss."""
-    loss_type: LossType = "l2"
-    huber_schedule: HuberSchedule = "snr"
-    """How the width of `huber` and `smooth_l1` goes with the timestep."""
-    huber_c: float = Field(default=0.1, gt=0, le=1)
-    """Their width at the end of the schedule."""
-    huber_scale: float = Field(default=1.0, gt=0)
-    noise_offset: float = Field(default=0.0, ge=0)
-    """Strength of a per-channel constant added to the noise; 0.05 is usual."""
-    noise_offset_random_strength: bool = False
-    """Draw the strength anew for each batch, between 0 and `noise_offset`."""
-    adaptive_noise_scale: float = 0.0
-    """Adds so much of each channel's mean latent to `noise_offset`."""
-    multires_noise_iterations: int = Field(default=0, ge=0)
-    """Levels of coarser noise that are added; 6 to 10 are usual."""
-    multires_noise_discount: float = Field(default=0.3, ge=0, le=1)
-    """How much weaker each coarser level is."""
-    ip_noise_gamma: float = Field(default=0.0, ge=0)
-    """Strength of further noise that the model sees and is not to predict; 0.1 is usual."""
-    ip_noise_gamma_random_strength: bool = False
-    min_timestep: int | None = Field(default=None, ge=0)
-    max_timestep: int | None = Field(default=None, ge=1)
-    """Timesteps are drawn from `min_timestep` to just below this."""
-    timestep_sampling: TimestepSampling = "sigma"
-    """How a flow model's noise levels are drawn."""
-    weighting_scheme: WeightingScheme = "none"
-    """Of a flow model: how `sigma` draws (logit_normal, mode), or how noise levels weigh (sigma_sqrt, cosmap)."""
-    discrete_flow_shift: float | None = Field(default=None, gt=0)
-    """Moves a flow model's noise levels towards noise; absent: as the base model's scheduler says."""
-    sigmoid_scale: float = Field(default=1.0, gt=0)
-    logit_mean: float = 0.0
-    logit_std: float = Field(default=1.0, gt=0)
-    mode_scale: float = 1.29
-    gradient_checkpointing: bool = False
-    """Less memory for about a third more time."""
-
-    @model_validator(mode="after")
-    def _timesteps_in_order(self) -> Self:
-        if self.max_timestep is not None and (self.min_timestep or 0) >= self.max_timestep:
-            raise ValueError("`min_timestep` must lie below `max_timestep`")
-        if self.adaptive_noise_scale and not self.noise_offset:
-            raise ValueError("`adaptive_noise_scale` adds to `noise_offset`; give that too")
-        return self
 
 
 class TrainConfig(Config):

@@ -16,13 +16,15 @@ from torch import Tensor, nn
 
 from onmodel.core.errors import UserError
 from onmodel.training import captions, network, validation
+from onmodel.training.advanced import AdvancedSection
 from onmodel.training.buckets import Batch, seeded
-from onmodel.training.config import AdvancedSection, OptimizerSection, TrainConfig
+from onmodel.training.config import TrainConfig
 from onmodel.training.data import TrainingData
 from onmodel.training.families import Family
 from onmodel.training.families.sizes import size_conditioning
 from onmodel.training.gather import gather
 from onmodel.training.objective import Draw, Objective
+from onmodel.training.optimizers import OptimizerSection
 from onmodel.training.plan import StagePlan, lay_out, plan_stages
 from onmodel.training.update import Update, make_average
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from onmodel.core.errors import UserError
-from onmodel.training.config import HuberSchedule, LossType
+from onmodel.training.advanced import HuberSchedule, LossType
 
 PredictionType = Literal["epsilon", "v_prediction", "flow"]
 """What a model predicts: the noise; the velocity of Salimans & Ho 2022; noise − picture (rectified flow, Liu 2022)."""

@@ -1,6 +1,6 @@
 """What kind of network is trained and how large each of its layers is, from sd-scripts' and LyCORIS' own arguments.
 
-Imports nothing heavy: the config checks `network_args` with it before anything is started.
+Imports nothing heavy: the config's table [network] is here, which checks `network_args` before anything is started.
 """
 
 import difflib
@@ -8,7 +8,11 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
+
+from pydantic import Field, model_validator
+
+from onmodel.training.section import Section
 
 Kind = Literal["lora", "loha", "lokr"]
 
@@ -341,3 +345,41 @@ def _check(spec: NetworkSpec, args: dict[str, Any]) -> None:
     for alphas, dims in (("block_alphas", "block_dims"), ("conv_block_alphas", "conv_block_dims")):
         if alphas in args and dims not in args:
             raise ValueError(f"`{alphas}` has no effect without `{dims}`; give both")
+
+
+class NetworkSection(Section):
+    """What is trained."""
+
+    network_module: Literal["networks.lora", "networks.lora_flux", "lycoris.kohya"] = "networks.lora"
+    """sd-scripts' LoRA, or LyCORIS' networks by `algo` in `network_args`."""
+    network_dim: int = Field(default=16, ge=1, le=100_000)
+    """Rank of the LoRA."""
+    network_alpha: float = Field(default=8.0, gt=0)
+    """The LoRA's output is scaled by alpha / rank."""
+    network_args: list[str] = Field(default_factory=list)
+    """`key=value` strings, as `network_spec` knows them: `conv_dim=8`, `algo=loha`, `dora_wd=True`."""
+    network_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of a LoRA's inputs that are left out at each step."""
+    network_train_unet_only: bool = True
+    """False: the text encoders' attention and MLP layers get a LoRA too."""
+    network_train_text_encoder_only: bool = False
+    """Train the text encoders and leave the UNet (or transformer) alone; goes before `network_train_unet_only`."""
+    network_weights: str | None = None
+    """A LoRA `.safetensors` file (sd-scripts, LyCORIS or PEFT naming) to start from."""
+
+    @model_validator(mode="after")
+    def _makes_a_network(self) -> Self:
+        _ = self.spec
+        return self
+
+    @property
+    def trains_text(self) -> bool:
+        """Whether text encoders are trained, so that captions cannot be encoded beforehand."""
+        return self.network_train_text_encoder_only or not self.network_train_unet_only
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The network. Raises ValueError for arguments that make none."""
+        return make_spec(
+            self.network_module, self.network_dim, self.network_alpha, self.network_args, self.network_dropout
+        )

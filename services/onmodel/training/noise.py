@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onmodel.training.config import TimestepSampling, WeightingScheme
+from onmodel.training.advanced import TimestepSampling, WeightingScheme
 
 PYRAMID_RATIO = (2.0, 4.0)
 """How many times smaller each level of multi-resolution noise is than the one before; drawn evenly between these."""

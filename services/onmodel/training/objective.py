@@ -8,7 +8,7 @@ from torch import Tensor
 
 from onmodel.core.errors import UserError
 from onmodel.training import loss, noise
-from onmodel.training.config import AdvancedSection
+from onmodel.training.advanced import AdvancedSection
 from onmodel.training.loss import NoiseSchedule
 
 

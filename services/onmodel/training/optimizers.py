@@ -1,4 +1,7 @@
-"""Optimizers by the names that sd-scripts gives them, each with its library's own arguments. Imports nothing heavy."""
+"""Optimizers by the names that sd-scripts gives them, each with its library's own arguments, and the table [optimizer].
+
+Imports nothing heavy.
+"""
 
 import ast
 import difflib
@@ -7,9 +10,12 @@ import importlib.util
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
 
 from onmodel.core.errors import UserError
+from onmodel.training.section import Section
 
 if TYPE_CHECKING:
     import torch
@@ -160,3 +166,86 @@ def _arguments(name: str, kind: Kind, make: Any, args: Sequence[str]) -> dict[st
             raise UserError(f"`optimizer_args`: {name} has no argument `{key}`; {hint}")
         found[renamed] = value
     return found
+
+
+Scheduler = Literal[
+    "constant",
+    "constant_with_warmup",
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "piecewise_constant",
+    "inverse_sqrt",
+    "cosine_with_min_lr",
+    "warmup_stable_decay",
+]
+
+
+class OptimizerSection(Section):
+    """Learning rate and its schedule, counted in optimizer steps that really happen."""
+
+    optimizer_type: str = "AdamW"
+    """A name of `optimizers.KINDS`, in any case: AdamW, AdamW8bit, Lion, Prodigy, AdaFactor, AdamWScheduleFree …"""
+    optimizer_args: list[str] = Field(default_factory=list)
+    """`key=value` strings for the optimizer's own arguments: `weight_decay=0.01`, `betas=0.9,0.99`."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    unet_lr: float | None = Field(default=None, ge=0)
+    """For the UNet's LoRA; absent: `learning_rate`."""
+    text_encoder_lr: float | list[float] | None = None
+    """For the text encoders' LoRA, one rate or one an encoder; absent: `learning_rate`."""
+    lr_scheduler: Scheduler = "constant"
+    lr_scheduler_num_cycles: int = Field(default=1, ge=1)
+    """Restarts of `cosine_with_restarts`; waves of the other two that end low."""
+    lr_warmup_steps: int | float = Field(default=0, ge=0)
+    """Optimizer steps as an integer, or a share of all steps as a float below 1."""
+    lr_decay_steps: int | float = Field(default=0, ge=0)
+    """Steps in which `warmup_stable_decay` falls, given as `lr_warmup_steps` is."""
+    lr_scheduler_power: float = Field(default=1.0, gt=0)
+    """Exponent of `polynomial`."""
+    lr_scheduler_min_lr_ratio: float | None = Field(default=None, ge=0, le=1)
+    """Share of the rate that `cosine_with_min_lr` and `warmup_stable_decay` end at."""
+    lr_scheduler_timescale: int | None = Field(default=None, ge=1)
+    """Steps that `inverse_sqrt` counts in; absent: those of the warmup."""
+    lr_scheduler_args: list[str] = Field(default_factory=list)
+    """`["step_rules='1:10,0.1:20,0.01'"]` of `piecewise_constant`."""
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    """Gradients are scaled down to this norm; 0 leaves them alone."""
+    scale_weight_norms: float | None = Field(default=None, ge=0)
+    """After each step the change that each layer makes to its base layer is scaled down to this norm; 1 is usual."""
+
+    @field_validator("lr_warmup_steps", "lr_decay_steps")
+    @classmethod
+    def _share_below_one(cls, value: int | float) -> int | float:
+        if isinstance(value, float) and value >= 1:
+            raise ValueError("a share of all steps must lie below 1.0; write an integer for a number of steps")
+        return value
+
+    @field_validator("text_encoder_lr")
+    @classmethod
+    def _rates_not_negative(cls, value: float | list[float] | None) -> float | list[float] | None:
+        rates = value if isinstance(value, list) else [0.0 if value is None else value]
+        if not rates or min(rates) < 0:
+            raise ValueError("must be a rate of at least 0, or a list of them, one a text encoder")
+        return value
+
+    @field_validator("optimizer_type")
+    @classmethod
+    def _known_optimizer(cls, value: str) -> str:
+        return canonical(value)
+
+    @field_validator("optimizer_args", "lr_scheduler_args")
+    @classmethod
+    def _named_values(cls, value: list[str]) -> list[str]:
+        for item in value:
+            parse_arg(item)
+        return value
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        if self.lr_scheduler == "constant" and self.lr_warmup_steps and not KINDS[self.optimizer_type].schedule_free:
+            raise ValueError("`lr_warmup_steps` has no place in `constant`; set `lr_scheduler` to constant_with_warmup")
+        rules = [parse_arg(item)[0] for item in self.lr_scheduler_args]
+        if rules != (["step_rules"] if self.lr_scheduler == "piecewise_constant" else []):
+            raise ValueError("`lr_scheduler_args` holds `step_rules=…` with piecewise_constant, and nothing else")
+        return self

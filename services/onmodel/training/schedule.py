@@ -13,8 +13,7 @@ from transformers.optimization import (
 )
 
 from onmodel.core.errors import UserError
-from onmodel.training.config import OptimizerSection
-from onmodel.training.optimizers import parse_arg
+from onmodel.training.optimizers import OptimizerSection, parse_arg
 
 
 def counted(value: int | float, total: int) -> int:

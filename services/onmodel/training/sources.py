@@ -14,9 +14,10 @@ from onmodel.core.config import validate
 from onmodel.core.errors import ImageError, UserError
 from onmodel.dataset.folder import METADATA, Picture, Subset, load_dataset, load_subsets, metadata_rows, with_captions
 from onmodel.training import captions
-from onmodel.training.config import Section, TrainConfig, keep_quiet
+from onmodel.training.config import TrainConfig, keep_quiet
 from onmodel.training.job import CaptionRules, TrainingPicture
 from onmodel.training.sdscripts_keys import without_foreign
+from onmodel.training.section import Section
 
 HashOf = Callable[[Picture], str]
 Judge = Callable[[list[TrainingPicture]], list[TrainingPicture]]

@@ -9,8 +9,8 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from onmodel.training import network
-from onmodel.training.config import OptimizerSection, TrainConfig, TrainingSection
-from onmodel.training.optimizers import KINDS, make_optimizer
+from onmodel.training.config import TrainConfig, TrainingSection
+from onmodel.training.optimizers import KINDS, OptimizerSection, make_optimizer
 from onmodel.training.schedule import make_schedule, warmup_steps
 
 

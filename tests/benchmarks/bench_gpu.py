@@ -2,10 +2,10 @@
 
     python tests/benchmarks/bench_gpu.py [SECONDS]
 
-Prints images a second of OnModel's own optimizer step at batches of 1, 4 and 16, with and without gradient checkpointing
-and torch.compile, the share of the card's measured bf16 matrix rate at 1.36 TFLOP an image (forward, and backward to
-activations and LoRA weights), peak memory, and how many pictures a second are encoded for the cache. Inputs are cached,
-as in training. After SECONDS (600) nothing more is begun.
+Prints images a second of OnModel's own optimizer step at batches of 1, 4 and 16, with and without gradient
+checkpointing and torch.compile, the share of the card's measured bf16 matrix rate at 1.36 TFLOP an image (forward, and
+backward to activations and LoRA weights), peak memory, and how many pictures a second are encoded for the cache. Inputs
+are cached, as in training. After SECONDS (600) nothing more is begun.
 """
 
 import sys
@@ -51,11 +51,14 @@ def pipeline() -> Any:
             block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
             down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
         )  # fmt: skip
-    return kind(
-        vae=vae.to(torch.bfloat16), text_encoder=text, tokenizer=CLIPTokenizer.from_pretrained(bundled("diffusion") / "tokenizer"),
-        unet=unet.to(torch.bfloat16), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-        scheduler=DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
-    )  # fmt: skip
+    parts = {
+        "vae": vae.to(torch.bfloat16),
+        "text_encoder": text,
+        "tokenizer": CLIPTokenizer.from_pretrained(bundled("diffusion") / "tokenizer"),
+        "unet": unet.to(torch.bfloat16),
+        "scheduler": DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+    }
+    return kind(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
 
 
 def matrix_rate() -> float:
@@ -115,6 +118,13 @@ def measure(batch: int, *, checkpointing: bool, compiled: bool) -> tuple[float, 
     return batch / taken, torch.cuda.max_memory_allocated() / 2**30
 
 
+def encoding_rate() -> float:
+    """Pictures a second through the autoencoder, 16 at a time."""
+    family = StableDiffusion(pipeline())
+    pixels = torch.rand(16, 3, SIDE, SIDE, device=DEVICE) * 2 - 1
+    return len(pixels) / seconds(lambda: family.encode_pictures(pixels), 2, 5)
+
+
 def main(limit: float) -> None:
     """Print `name | value | target | met`."""
     if not torch.cuda.is_available():
@@ -124,13 +134,7 @@ def main(limit: float) -> None:
     print(f"card | {torch.cuda.get_device_name()} | - | -")
     rate = matrix_rate()
     print(f"bf16 matrix rate, TFLOP/s | {rate:.0f} | - | -", flush=True)
-    family = StableDiffusion(pipeline())
-    pixels = torch.rand(16, 3, SIDE, SIDE, device=DEVICE) * 2 - 1
-    print(
-        f"encoded for the cache, pictures/s | {16 / seconds(lambda: family.encode_pictures(pixels), 2, 5):.0f} | - | -",
-        flush=True,
-    )
-    del family
+    print(f"encoded for the cache, pictures/s | {encoding_rate():.0f} | - | -", flush=True)
     for batch, checkpointing, compiled in VARIANTS:
         if time.monotonic() - began > limit:
             break

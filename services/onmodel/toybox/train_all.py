@@ -2,8 +2,8 @@
 
     python -m onmodel.toybox.train_all WORK_FOLDER [SECONDS [PICTURES]]
 
-Renders the training set on all cores but one; meanwhile the autoencoder trains on what is there. Then the UNet trains on
-the latents of all, and beside it, for a part of the time, the scorer. All are installed as the bundled models.
+Renders the training set on all cores but one; meanwhile the autoencoder trains on what is there. Then the UNet trains
+on the latents of all, and beside it, for a part of the time, the scorer. All are installed as the bundled models.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python -m onmodel.toybox.train_unet SET_FOLDER WORK_FOLDER [SECONDS [continue]]
 
-Expects WORK_FOLDER/vae of `train_vae` and installs the whole as the bundled pipeline. With "continue" it starts from the
-bundled pipeline's weights and uses its autoencoder. Noise prediction, min-SNR weights
-(Hang et al. 2023, gamma 5), captions dropped at random for classifier-free guidance, averaged weights.
+Expects WORK_FOLDER/vae of `train_vae` and installs the whole as the bundled pipeline. With "continue" it starts from
+the bundled pipeline's weights and uses its autoencoder. Noise prediction, min-SNR weights (Hang et al. 2023, gamma 5),
+captions dropped at random for classifier-free guidance, averaged weights.
 """
 
 from __future__ import annotations

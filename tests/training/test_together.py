@@ -61,6 +61,16 @@ def test_a_stage_starts_from_what_a_schedule_free_one_before_has_averaged(make_c
     assert same(end["lora"], averaged)
 
 
+def test_what_a_later_stage_has_wrong_is_said_before_the_first_step(make_config: MakeConfig) -> None:
+    late: list[dict[str, Any]] = [
+        {"scale_v_pred_loss_like_noise_pred": True},
+        {"lr_scheduler": "warmup_stable_decay", "lr_warmup_steps": 3, "lr_decay_steps": 3},
+    ]
+    for changes, said in zip(late, ("predicts noise", "3 \\+ 3 steps of the run's 4"), strict=True):
+        with pytest.raises(UserError, match=said):
+            make_trainer(staged(make_config(), [{"name": "a", "steps": 1}, {"name": "b", "steps": 4, **changes}]))
+
+
 def test_a_stage_sets_the_networks_dropouts(make_config: MakeConfig) -> None:
     stages = [{"name": "a", "steps": 1}, {"name": "b", "steps": 1, "network_dropout": 0.5}]
     trainer = make_trainer(staged(make_config(), stages))

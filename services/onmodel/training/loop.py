@@ -112,7 +112,9 @@ class Trainer:
         self._average = make_average(config.training, self._parameters)
         self.stages = self._plan(config)
         self.step = 0
-        self._enter(self.stages[0])
+        for plan in reversed(self.stages):
+            # Each once: what is wrong with a later stage is said before the first step.
+            self._enter(plan)
         self._prepare_modules()
 
     def _plan(self, config: TrainConfig) -> list[StagePlan]:

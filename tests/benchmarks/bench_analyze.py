@@ -1,6 +1,7 @@
 """Pictures a second of `analyze` through the service, against a plain loop over the same detector, in one run.
 
-Facts start empty each time, so everything is detected; starting and warming the services is left out.
+Facts start empty each time, so everything is detected; starting and warming the services is left out. One replica
+takes all cores, as the plain loop does. What a second process brings is measured with one core for each.
 """
 
 import tempfile
@@ -55,16 +56,19 @@ def rate(count: int, work: Callable[[], object]) -> float:
     return count / min(times)
 
 
-def through_services(dataset: Dataset, scratch: Path, replicas: int) -> float:
-    """Pictures a second of `analyze` with that many detection replicas on this machine."""
-    with open_services(None, detector=CONFIG, detection_replicas=replicas) as services:
+def through_services(dataset: Dataset, scratch: Path, replicas: int, threads: int = 0) -> float:
+    """Pictures a second of `analyze` with that many detection replicas of so many threads (0: all) here."""
+    config = CONFIG.model_copy(update={"threads": threads})
+    with open_services(None, detector=config, detection_replicas=replicas) as services:
         warm = [p.bytes() for p in dataset.pictures[: 16 * replicas]]
         services.detection.detect(warm)
         numbers = iter(range(1000))
         return rate(
             len(dataset.pictures),
             lambda: analyze(
-                load_dataset(dataset.path), services, facts=Facts(scratch / f"{replicas}-{next(numbers)}.parquet")
+                load_dataset(dataset.path),
+                services,
+                facts=Facts(scratch / f"{replicas}-{threads}-{next(numbers)}.parquet"),
             ),
         )
 
@@ -80,13 +84,15 @@ def main() -> None:
         detector = load_detector(CONFIG)
         detector.detect([np.zeros((256, 256, 3), np.uint8)])
         plain = rate(len(dataset.pictures), lambda: plain_loop(detector, dataset))
-        one = through_services(dataset, Path(scratch), 1)
-        two = through_services(dataset, Path(scratch), 2)
+        whole = through_services(dataset, Path(scratch), 1)
+        one = through_services(dataset, Path(scratch), 1, threads=1)
+        two = through_services(dataset, Path(scratch), 2, threads=1)
     print(f"analyze: plain loop, pictures a second | {plain:.1f} | - | -")
-    print(f"analyze: one replica, pictures a second | {one:.1f} | - | -")
-    print(f"analyze: two replicas, pictures a second | {two:.1f} | - | -")
-    line("analyze: one replica over the plain loop", one / plain, 0.9)
-    line("analyze: two replicas over one", two / one, 1.0)
+    print(f"analyze: one replica, all cores, pictures a second | {whole:.1f} | - | -")
+    print(f"analyze: one replica of one core, pictures a second | {one:.1f} | - | -")
+    print(f"analyze: two replicas of one core each, pictures a second | {two:.1f} | - | -")
+    line("analyze: one replica over the plain loop", whole / plain, 0.9)
+    line("analyze: two replicas over one, a core each", two / one, 1.0)
 
 
 if __name__ == "__main__":

@@ -110,8 +110,8 @@ def test_one_odd_reference_is_named() -> None:
 def test_the_threshold_follows_the_references_and_the_framing() -> None:
     ours = Character("c", np.zeros((3, 2), np.float32), np.zeros((3, BINS), np.float32), 0.85)
     by_framing = {shot: threshold(ours, shot, CONFIG) for shot in ShotType}
-    assert all(0.85 - 0.2 < value <= 0.85 for value in by_framing.values())
-    assert by_framing[ShotType.CLOSE_UP] > by_framing[ShotType.FULL_BODY] > by_framing[ShotType.FAR]
+    assert all(0.85 - 0.25 < value <= 0.85 for value in by_framing.values())
+    assert by_framing[ShotType.MEDIUM] > by_framing[ShotType.CLOSE_UP] > by_framing[ShotType.FAR]
     varied = replace(ours, spread=0.2)
     assert all(threshold(varied, shot, CONFIG) < value for shot, value in by_framing.items())
     assert threshold(ours, ShotType.FAR, IdentityConfig(threshold=0.4)) == 0.4

@@ -95,7 +95,7 @@ def command(
             crop=crop,
             variants=variants,
             max_repeats=max_repeats,
-            scenery=_scenery(loaded, known, folders, own_backgrounds, opened, None if services else settings),
+            scenery=scenery_of(loaded, known, folders, own_backgrounds, opened, None if services else settings),
             max_synthetic=max_synthetic,
             caption_lines=caption_variants,
             verify=look if verify else None,
@@ -133,7 +133,7 @@ def _detector(analysis: "Analysis", preset: str | None, file: Path | None) -> "D
     )
 
 
-def _scenery(
+def scenery_of(
     dataset: "Dataset",
     analysis: "Analysis",
     folders: tuple[list[Path], list[Path], list[Path]],

@@ -36,6 +36,8 @@ class DemoConfig(Config):
     """Larger than what is trained at, as a person's own pictures are: crops of them keep enough pixels."""
     held_back: int = 48
     """Pictures of the character in all framings that no training sees: what identity is measured against."""
+    others: int = 24
+    """Pictures of other characters, of empty places and of things in front, each: what composites are made of."""
     steps: int = 500
     """Optimizer steps of each trial, the same for both, so that only the data differs."""
     batch_size: int = 8
@@ -49,7 +51,7 @@ class DemoConfig(Config):
     @classmethod
     def quick(cls) -> "DemoConfig":
         """Everything small: it shows that the loop runs, not that anything is learned."""
-        return cls(pictures=32, held_back=16, steps=12, prompts=2, variations=2, sampling_steps=4)
+        return cls(pictures=32, held_back=16, others=4, steps=12, prompts=2, variations=2, sampling_steps=4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,9 @@ class Places:
     @property
     def held_back(self) -> Path:
         return self.out / "held_back"
+
+    def material(self, kind: str) -> Path:
+        return self.out / "material" / kind
 
     @property
     def report(self) -> Path:
@@ -158,17 +163,23 @@ def _render(places: Places, config: DemoConfig) -> None:
     from onmodel.toybox.character import HELD_OUT
     from onmodel.toybox.dataset import TRIAL_SHARES, Shares, make_dataset
 
-    character = HELD_OUT[config.character]
+    character, side = HELD_OUT[config.character], config.picture_side
     every_framing = Shares(close_up=0.25, medium=0.25, full_body=0.25, far=0.25)
+    people, things = Shares(medium=0.4, full_body=0.6), Shares(full_body=1.0, occlusion=1.0)
+    nobody = Shares(complex_background=1.0)
     wanted = (
-        (places.dataset(1), config.pictures, TRIAL_SHARES, config.seed, config.picture_side),
-        (places.held_back, config.held_back, every_framing, config.seed + 1, base_side()),
+        (places.dataset(1), character, config.pictures, TRIAL_SHARES, config.seed, side),
+        (places.held_back, character, config.held_back, every_framing, config.seed + 1, base_side()),
+        (places.material("companions"), None, config.others, people, config.seed + 2, side),
+        (places.material("backgrounds"), None, config.others, nobody, config.seed + 3, side),
+        (places.material("foregrounds"), None, config.others, things, config.seed + 4, side),
     )
-    with bar("rendering", sum(count for _, count, *_ in wanted)) as shown:
-        for folder, count, shares, seed, side in wanted:
+    with bar("rendering", sum(count for _, _, count, *_ in wanted)) as shown:
+        for folder, who, count, shares, seed, pixels in wanted:
             if not folder.is_dir():
+                trigger = None if who is None else config.character
                 with folder_aside(folder) as aside:
-                    make_dataset(aside, character, count, shares, seed, size=side, trigger=config.character)
+                    make_dataset(aside, who, count, shares, seed, size=pixels, trigger=trigger)
             shown.advance(count, folder.name)
 
 
@@ -193,18 +204,25 @@ def _analyse(places: Places, trial: int, services: "Services") -> "Analysis":
 
 
 def _augment(places: Places, analysis: "Analysis", services: "Services") -> None:
+    from onmodel.cli.augment import scenery_of
     from onmodel.dataset.augment import augment
     from onmodel.dataset.folder import load_dataset
+    from onmodel.detection.config import DetectorConfig
 
     target = places.dataset(2)
     if target.is_dir():
         return
+    dataset = load_dataset(places.dataset(1))
+    backgrounds, companions, foregrounds = ([places.material(k)] for k in ("backgrounds", "companions", "foregrounds"))
+    scenery = scenery_of(
+        dataset, analysis, (backgrounds, companions, foregrounds), False, services, DetectorConfig.preset("toybox")
+    )  # fmt: skip
     with bar("filling", None) as shown:
-        dataset = load_dataset(places.dataset(1))
         result = augment(
             dataset,
             analysis,
             target,
+            scenery=scenery,
             verify=services.detection.detect,
             sees_things_in_front=True,
             advance=shown.advance,

@@ -22,8 +22,7 @@ Labels = npt.NDArray[np.int64]
 
 
 class GroupingConfig(Config):
-    """How clusters are found. Defaults were chosen on seven casts of eight rendered characters, 3,500 instances:
-    adjusted Rand index 0.97 to 0.99, 10 to 17 % outliers, eight clusters but once nine."""
+    """How clusters are found. Defaults were chosen on casts of eight rendered characters, with the bundled scorer."""
 
     min_cluster_size: int | None = Field(default=None, ge=2)
     """Fewer instances are no cluster; None = `SIZE_FACTOR` times the square root of their number, at least 5."""
@@ -31,9 +30,9 @@ class GroupingConfig(Config):
     """HDBSCAN's: neighbours that make a place dense. With 3, fragments; with 6 and more, rare characters are lost."""
     reach: float = Field(default=0.55, gt=0, lt=2)
     """Distance (Euclidean, of unit vectors) within which neighbours make a dense group."""
-    join_likeness: float = Field(default=0.87, ge=-1, le=1)
-    """Clusters of this mean cosine between their members are one character: 0.94 and 0.92 are usual between the
-    fragments of one in seven casts, 0.86 is the highest between two look-alikes."""
+    join_likeness: float = Field(default=0.735, ge=-1, le=1)
+    """Clusters of this mean cosine between their members are one character: 0.75 was the least between fragments of
+    one in three casts, 0.71 the highest between two characters."""
     meetings: float = Field(default=0.05, ge=0, le=1)
     """Two clusters that meet in this share of the smaller one's pictures (and at least in one) are never joined; a
     cluster with as many pairs in one picture (and at least two) is parted. Pure ones have 0 or 1 such pair, from a

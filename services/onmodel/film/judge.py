@@ -32,6 +32,9 @@ class JudgeConfig(Config):
     attribute_agreement: float = Field(default=0.3, ge=0, le=1)
     """What the neighbours weigh in an attribute's certainty; in a shot type's it is half. What passes by is seen in a
     few frames only, while a camera that changes the shot type does so slowly."""
+    main_share: float = Field(default=0.6, ge=0, le=1)
+    """Beside a character whose box is larger than ours by more than this share, the framing is the other's, and the
+    frame is no shot type of ours; it still shows ours with another."""
     other_share: float = Field(default=0.15, ge=0)
     """Another character is certain from this share of the area of ours: smaller may be decoration."""
     identity_weight: float = Field(default=0.3, ge=0)
@@ -77,6 +80,8 @@ class Judged:
     """Certainty from which a category is believed."""
     stranger: bool = False
     """A character is there, but it is not ours."""
+    beside_larger: bool = False
+    """Another character in the frame is much larger than ours."""
 
     @property
     def sure(self) -> frozenset[str]:
@@ -129,6 +134,7 @@ def judge(
         if row.main is not None and row.looked.detected is not None:
             row.height_ratio = row.main.box.height / row.looked.detected.detections.height
         if row.main is not None and not row.stranger:
+            row.beside_larger = _beside_larger(row, config)
             row.own = _alone(row, shots, config) if row.own is None else row.own
             row.certainties = dict(row.own)
     agreement = _agreement(rows, config)
@@ -255,6 +261,13 @@ def certainty(detections: Detections, main: Instance, shot: ShotType, shots: Sho
     return same / len(_SHAKEN)
 
 
+def _beside_larger(row: Judged, config: JudgeConfig) -> bool:
+    """Whether the largest character of the frame is so much larger than ours that the frame is about it."""
+    assert row.main is not None and row.looked.detected is not None
+    largest = max(instance.box.area for instance in row.looked.detected.detections.instances)
+    return row.main.box.area < config.main_share * largest
+
+
 def others(row: Judged, shots: ShotConfig, config: JudgeConfig) -> list[Instance]:
     """The other characters that surely take part."""
     found, main = row.looked.detected, row.main
@@ -296,6 +309,8 @@ def _refuse(row: Judged, name: str, scene: Scene, needed: Sequence[float], names
         return f"not our character (likeness {row.likeness:.2f}, ours from {row.needed:.2f})"
     if category not in decision.categories:
         return _other_kind(decision, category)
+    if category in _SHOTS and row.beside_larger:
+        return "framed for a larger character beside ours"
     if category not in row.sure:
         return f"{category} is not certain ({row.certainties.get(category, 0.0):.2f} of {row.least:.2f})"
     if row.height_ratio < scene.min_character_height_ratio:

@@ -4,10 +4,13 @@
 (b) to the same loop that encodes pictures and captions at every step, as diffusers' example script does.
 
 All take turns in one process, so that what else the machine does falls on each alike; the first losses are compared
-before anything is timed.
+before anything is timed. Peak memory is measured beside, each loop in a process of its own.
 """
 
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,11 +37,49 @@ ROUNDS, STEPS = 5, 8
 SEED = 3
 
 
-def main(base: str = "toybox") -> None:
-    """Print `name | value | target | met`."""
+def _inputs() -> tuple[Tensor, list[str]]:
     generator = torch.Generator().manual_seed(SEED)
     pixels = torch.rand(PICTURES, 3, SIDE, SIDE, generator=generator) * 2 - 1
-    captions = [f"a boy standing, number {index}" for index in range(PICTURES)]
+    return pixels, [f"a boy standing, number {index}" for index in range(PICTURES)]
+
+
+def _peak(base: str, name: str) -> float:
+    """Most memory in MB that a process holds which runs one of the loops for a turn."""
+    found = subprocess.run([sys.executable, __file__, base, name], check=True, capture_output=True, text=True)
+    return float(found.stdout)
+
+
+def measure_peak(base: str, name: str) -> None:
+    """Run one of the loops, and print what `_peak` reads."""
+    pixels, captions = _inputs()
+    if name == "ours":
+        ours = Ours(base, pixels, captions)
+        for _ in range(STEPS):
+            ours.step()
+    else:
+        bare = Bare(base, encoded(StableDiffusion(load_pipeline(base)), pixels, captions))
+        for _ in range(STEPS):
+            if name == "uncached":
+                bare.step(pixels, captions)
+            else:
+                bare.step()
+    print(_most_memory())
+
+
+def _most_memory() -> float:
+    """Most memory in MB that this process has held."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Linux' ru_maxrss is never below what the process held that started this one.
+        lines = status.read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM:"))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def main(base: str = "toybox") -> None:
+    """Print `name | value | target | met`."""
+    pixels, captions = _inputs()
     ours = Ours(base, pixels, captions)
     bare = Bare(base, ours.data)
     first = ours.step()
@@ -61,8 +102,20 @@ def main(base: str = "toybox") -> None:
     for name, target in (("bare", 0.95), ("uncached", 2.0)):
         value = statistics.median(mine / other for mine, other in zip(rates["ours"], rates[name], strict=True))
         print(f"training images/s over {name} loop | {value:.2f} | >= {target} | {'yes' if value >= target else 'no'}")
+    peaks = {name: _peak(base, name) for name in turns}
+    shown = ", ".join(f"{name} {peak:.0f} MB" for name, peak in peaks.items())
+    print(f"peak memory: {shown}")
     shown = ", ".join(f"{name} {statistics.median(values):.1f}" for name, values in rates.items())
     print(f"images/s ({torch.get_num_threads()} threads): {shown}")
+
+
+def encoded(family: StableDiffusion, pixels: Tensor, captions: list[str]) -> TrainingData:
+    """The inputs as the cache would hold them."""
+    latents = list(family.encode_pictures(pixels))
+    with torch.no_grad():
+        text = dict(zip(captions, family.encode_captions(captions), strict=True))
+    pictures = [TrainingPicture(Path(f"{caption}.png"), caption, 1, "") for caption in captions]
+    return TrainingData(pictures, [(SIDE, SIDE)] * len(pictures), latents, text)
 
 
 class Ours:
@@ -80,11 +133,7 @@ class Ours:
             "benchmark",
         )
         family = StableDiffusion(load_pipeline(base))
-        latents = list(family.encode_pictures(pixels))
-        with torch.no_grad():
-            text = dict(zip(captions, family.encode_captions(captions), strict=True))
-        pictures = [TrainingPicture(Path(f"{caption}.png"), caption, 1, "") for caption in captions]
-        self.data = TrainingData(pictures, [(SIDE, SIDE)] * len(pictures), latents, text)
+        self.data = encoded(family, pixels, captions)
         self.trainer = Trainer(config, family, self.data, Alone(), torch.device("cpu"))
         self._plan = plan_epoch(self.data.buckets, self.data.repeats, BATCH, SEED, 0)
 
@@ -147,4 +196,7 @@ class Bare:
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) == 3:
+        measure_peak(sys.argv[1], sys.argv[2])
+    else:
+        main()

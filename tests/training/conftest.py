@@ -10,6 +10,7 @@ from onmodel.core.config import validate
 from onmodel.training.config import TrainConfig
 
 from .tiny import save_dataset, save_pipeline
+from .tiny_models import MAKERS
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -24,6 +25,13 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_v_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for v-prediction."""
     return save_pipeline(tmp_path_factory.mktemp("base") / "v", prediction_type="v_prediction")
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of the tiny pipeline of a family (a key of `MAKERS`), made once."""
+    folder = tmp_path_factory.mktemp("bases")
+    return lambda name: folder / name if (folder / name).is_dir() else MAKERS[name](folder / name)
 
 
 @pytest.fixture(scope="session")

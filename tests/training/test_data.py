@@ -11,10 +11,11 @@ from PIL import Image
 
 from onmodel.core.errors import UserError
 from onmodel.core.files import file_hash
-from onmodel.training.data import ArrayCache, TrainingData, prepare
+from onmodel.training.data import TrainingData, prepare
 from onmodel.training.families import StableDiffusion
 from onmodel.training.job import TrainingPicture
 from onmodel.training.pipeline import load_pipeline
+from onmodel.training.store import ArrayCache
 
 from .conftest import MakeConfig
 
@@ -147,11 +148,3 @@ def test_workers_share_the_encoding_whoever_comes_first(
         assert torch.equal(mine, theirs)
         torch.testing.assert_close(mine, reference, atol=1e-5, rtol=1e-4)
     assert data.conditioning.keys() == second[0].conditioning.keys() == alone.conditioning.keys()
-
-
-def test_a_damaged_cache_file_is_made_again(tmp_path: Path) -> None:
-    cache = ArrayCache(tmp_path)
-    cache.put("ab" * 32, np.ones(3, dtype=np.float32))
-    file = next(tmp_path.rglob("*.npy"))
-    file.write_bytes(file.read_bytes()[:20])
-    assert ArrayCache(tmp_path).get("ab" * 32) is None

@@ -14,11 +14,15 @@ from onmodel.core.files import file_hash
 from onmodel.training import network
 from onmodel.training.buckets import plan_epoch, seeded
 from onmodel.training.config import TrainConfig
-from onmodel.training.data import ArrayCache, prepare
+from onmodel.training.data import prepare
 from onmodel.training.families import StableDiffusion
 from onmodel.training.job import TrainingPicture
 from onmodel.training.loop import Alone, StepReport, Trainer, Workers
+from onmodel.training.naming import SdNaming
+from onmodel.training.network_spec import NetworkSpec
 from onmodel.training.pipeline import load_pipeline
+from onmodel.training.store import ArrayCache
+from onmodel.training.weights import UP
 
 from .conftest import MakeConfig
 
@@ -33,7 +37,7 @@ def make_trainer(
 ) -> Trainer:
     pipeline = load_pipeline(config.model.pretrained_model_name_or_path, dtype=dtype)
     family = StableDiffusion(pipeline, config.model.v_parameterization)
-    files = sorted(Path(config.data.train_data_dir).rglob("*.png"))
+    files = sorted(config.data.source.rglob("*.png"))
     pictures = [TrainingPicture(f, f.with_suffix(".txt").read_text(), 2, file_hash(f), None, variants) for f in files]
     cached = config.network.network_train_unet_only
     data = prepare(pictures, family, config.data, ArrayCache(None), encode_captions=cached)
@@ -94,7 +98,7 @@ def test_first_step_equals_a_derivation_of_its_own(
 
     pipeline: Any = load_pipeline(str(base))
     again = make_trainer(config)
-    network.attach({"unet": pipeline.unet}, 4, 2.0, seed=11)
+    network.attach({"unet": pipeline.unet}, NetworkSpec(dim=4, alpha=2.0), SdNaming(), seed=11)
     data = again._data  # pyright: ignore[reportPrivateUsage]
     chosen = plan_epoch(data.buckets, data.repeats, 2, 11, 0)[0].pictures
     generator = seeded(11, 0, 2)
@@ -225,10 +229,10 @@ def test_text_encoder_is_trained_at_its_own_rate(make_config: MakeConfig) -> Non
     config = make_config(network={"network_train_unet_only": False}, optimizer={"text_encoder_lr": 0.0})
     frozen = make_trainer(config)
     run(frozen, stop_after=2)
-    assert not any(layer.up.any() for layer in network.read_weights(frozen.components)["text_encoder"].values())
+    assert not any(layer.parts[UP].any() for layer in network.read_weights(frozen.components)["text_encoder"].values())
     trained = make_trainer(config.with_changes(optimizer={"text_encoder_lr": 1e-3}))
     run(trained, stop_after=2)
-    assert all(layer.up.any() for layer in network.read_weights(trained.components)["text_encoder"].values())
+    assert all(layer.parts[UP].any() for layer in network.read_weights(trained.components)["text_encoder"].values())
 
 
 def test_gradient_checkpointing_changes_nothing_but_memory(make_config: MakeConfig) -> None:

@@ -15,15 +15,17 @@ from diffusers import StableDiffusionPipeline
 from torch import nn
 
 from onmodel.core.errors import NotFoundError, UserError
-from onmodel.training import export, network
-from onmodel.training.network import LoraWeights
+from onmodel.training import export, lora_file, network
+from onmodel.training.naming import SdNaming
+from onmodel.training.network_spec import NetworkSpec
 from onmodel.training.pipeline import load_lora, load_pipeline, set_lora_scale, unload_lora
+from onmodel.training.weights import DOWN, UP, LoraWeights
 
 
 def trained(pipeline: Any, *, dim: int = 4, alpha: float = 2.0) -> LoraWeights:
     """A LoRA on `pipeline` whose up matrices are not zero, as after training."""
     components = network.lora_components(pipeline)
-    network.attach(components, dim, alpha, seed=7)
+    network.attach(components, NetworkSpec(dim=dim, alpha=alpha), SdNaming(), seed=7)
     generator = torch.Generator().manual_seed(8)
     with torch.no_grad():
         for module in components.values():
@@ -44,8 +46,8 @@ def drawn(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     pipeline = load_pipeline(str(tiny_pipeline))
     base = draw(pipeline)
     weights = trained(pipeline)
-    export.write_lora(folder / "zork.safetensors", weights, {"ss_network_dim": "4"})
-    export.write_peft(folder / "peft", weights)
+    export.write_lora(folder / "zork.safetensors", weights, SdNaming(), {"ss_network_dim": "4"})
+    export.write_peft(folder / "peft", weights, NetworkSpec())
     return folder, base, draw(pipeline)
 
 
@@ -112,7 +114,7 @@ def test_model_hash_is_that_of_the_bytes_after_the_header(drawn: tuple[Path, np.
     file = drawn[0] / "zork.safetensors"
     data = file.read_bytes()
     body = data[8 + int.from_bytes(data[:8], "little") :]
-    metadata = export.read_metadata(file)
+    metadata = lora_file.read_metadata(file)
     # The header only moves the body; its bytes are those of the file with `ss_*` metadata alone.
     assert metadata["sshs_model_hash"] == hashlib.sha256(body).hexdigest()
     assert len(metadata["sshs_legacy_hash"]) == 8
@@ -152,22 +154,22 @@ def test_a_damaged_file_is_a_sentence(content: bytes, tiny_pipeline: Path, tmp_p
 def test_initial_weights_are_sd_scripts(tiny_pipeline: Path) -> None:
     pipeline = load_pipeline(str(tiny_pipeline))
     components = {"unet": network.lora_components(pipeline)["unet"]}
-    network.attach(components, 4, 2.0, seed=1)
+    network.attach(components, NetworkSpec(dim=4, alpha=2.0), SdNaming(), seed=1)
     weights = network.read_weights(components)["unet"]
     for layer in weights.values():
-        bound = 1 / np.sqrt(layer.down[0].numel())
-        assert float(layer.down.abs().max()) <= bound
-        assert float(layer.down.std()) == pytest.approx(bound / np.sqrt(3), rel=0.35)
-        assert not layer.up.any()
+        bound = 1 / np.sqrt(layer.parts[DOWN][0].numel())
+        assert float(layer.parts[DOWN].abs().max()) <= bound
+        assert float(layer.parts[DOWN].std()) == pytest.approx(bound / np.sqrt(3), rel=0.35)
+        assert not layer.parts[UP].any()
         assert (layer.rank, layer.alpha) == (4, 2.0)
     again = load_pipeline(str(tiny_pipeline))
-    network.attach({"unet": network.lora_components(again)["unet"]}, 4, 2.0, seed=1)
+    network.attach({"unet": network.lora_components(again)["unet"]}, NetworkSpec(dim=4, alpha=2.0), SdNaming(), seed=1)
     same = network.read_weights({"unet": network.lora_components(again)["unet"]})["unet"]
-    assert all(torch.equal(same[path].down, layer.down) for path, layer in weights.items())
+    assert all(torch.equal(same[path].parts[DOWN], layer.parts[DOWN]) for path, layer in weights.items())
 
 
 def test_peft_copy_names_its_rank_and_alpha(drawn: tuple[Path, np.ndarray, np.ndarray]) -> None:
-    metadata = export.read_metadata(drawn[0] / "peft")
+    metadata = lora_file.read_metadata(drawn[0] / "peft")
     adapter = json.loads(metadata["lora_adapter_metadata"])
     assert (adapter["unet.r"], adapter["unet.lora_alpha"]) == (4, 2.0)
 

@@ -1,11 +1,13 @@
 """One trial in its folder: files, resuming, and what is refused."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,12 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from onmodel.core.errors import NotFoundError, ResourceError, UserError
-from onmodel.training import checkpoint, export, run, worker
+from onmodel.training import checkpoint, export, lora_file, run
 from onmodel.training.config import load_train_config, to_toml
 from onmodel.training.job import METRICS, STATE, read_metrics
+from onmodel.training.writer import Writer
 
 from .conftest import MakeConfig
 from .tiny import save_dataset
@@ -52,7 +54,7 @@ def test_a_trial_leaves_what_it_promises(make_config: MakeConfig, tiny_dataset: 
 
 def test_metadata_is_complete_and_true(make_config: MakeConfig) -> None:
     config = make_config(training={"max_train_epochs": 1, "seed": 9}, advanced={"min_snr_gamma": 5.0})
-    metadata = export.read_metadata(run.train(config, num_workers=0).checkpoints[-1])
+    metadata = lora_file.read_metadata(run.train(config, num_workers=0).checkpoints[-1])
     wanted = """ss_v2 ss_base_model_version ss_network_module ss_network_dim ss_network_alpha ss_network_args
         ss_output_name ss_session_id ss_seed ss_training_started_at ss_training_finished_at ss_learning_rate ss_unet_lr
         ss_text_encoder_lr ss_optimizer ss_lr_scheduler ss_lr_warmup_steps ss_max_train_steps ss_num_epochs ss_steps
@@ -79,7 +81,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_never_killed(
 ) -> None:
     whole = run.train(make_config(training={"max_train_epochs": 3}), num_workers=0)
     config = make_config(training={"max_train_epochs": 3, "output_name": "killed"})
-    original = worker._Writer.step  # pyright: ignore[reportPrivateUsage]
+    original = Writer.step
 
     def dies(self: Any, report: Any) -> None:
         original(self, report)
@@ -87,7 +89,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_never_killed(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(worker._Writer, "step", dies)  # pyright: ignore[reportPrivateUsage]
+        patch.setattr(Writer, "step", dies)
         run.train(config, num_workers=0)
     folder = config.trial_dir
     assert len(read_metrics(folder / METRICS)) == 9
@@ -190,21 +192,6 @@ def test_a_full_disk_leaves_no_half_checkpoint(make_config: MakeConfig, monkeypa
     assert not (config.trial_dir / STATE).exists()
 
 
-def test_inspect_prints_the_metadata(make_config: MakeConfig) -> None:
-    import typer
-
-    from onmodel.cli import train as verb
-
-    app = typer.Typer()
-    app.command()(verb.command)
-    file = run.train(make_config(), num_workers=0).checkpoints[-1]
-    result = CliRunner().invoke(app, ["--inspect", str(file)])
-    assert result.exit_code == 0
-    shown = json.loads(result.stdout)
-    assert shown["ss_network_dim"] == "4"
-    assert shown["ss_dataset_dirs"]["2_zork boy"]["img_count"] == 6
-
-
 def test_a_moved_dataset_is_the_same_dataset(make_config: MakeConfig, tiny_dataset: Path, tmp_path: Path) -> None:
     first = run.train(make_config(), num_workers=0)
     shutil.copytree(tiny_dataset, tmp_path / "moved")
@@ -238,6 +225,41 @@ def test_two_ray_workers_train_what_one_process_trains(make_config: MakeConfig, 
             run.train(bad, num_workers=1, resume=damaged)
     assert not ray.is_initialized()
     assert to_toml(config) == (together.trial_dir / "config.toml").read_text()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_killed_worker_costs_the_steps_since_the_last_state_and_nothing_else(
+    make_config: MakeConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from onmodel.training import ray_train
+
+    length = {"max_train_epochs": 6, "save_every_n_steps": 5, "log_with": "none"}
+    alone = run.train(make_config(training={"train_batch_size": 4, **length}), num_workers=0)
+    config = make_config(training={"output_name": "killed", "train_batch_size": 2, **length})
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        deadline = time.monotonic() + 300
+        while len(read_metrics(config.trial_dir / METRICS)) < 6 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if not killed and "RayTrainWorker" in " ".join(child.cmdline()):
+                    child.kill()
+                    killed.append(child.pid)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    with ray_train.cluster():
+        together = run.train(config, num_workers=2)
+    killer.join()
+    assert killed
+    assert "a training worker died; 2 start again from the last state" in capsys.readouterr().err
+    assert together.losses == pytest.approx(alone.losses, rel=1e-3)
+    mine, theirs = weights(together.checkpoints[-1]), weights(alone.checkpoints[-1])
+    for key in theirs:
+        torch.testing.assert_close(mine[key], theirs[key], atol=2e-3, rtol=2e-2)
 
 
 @pytest.mark.ray

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from onmodel.training.config import OptimizerSection
+from onmodel.training.optimizers import OptimizerSection
 from onmodel.training.schedule import cosine_with_restarts, make_schedule, warmup_steps
 
 
@@ -42,7 +42,9 @@ def test_nothing_is_left_after_the_last_step() -> None:
 
 @pytest.mark.parametrize("name", ["constant", "constant_with_warmup", "linear", "cosine", "polynomial"])
 def test_other_schedules_start_and_end_where_they_should(name: str) -> None:
-    config = OptimizerSection.model_validate({"learning_rate": 1e-3, "lr_scheduler": name, "lr_warmup_steps": 5})
+    config = OptimizerSection.model_validate(
+        {"learning_rate": 1e-3, "lr_scheduler": name, "lr_warmup_steps": 0 if name == "constant" else 5}
+    )
     rates = curve(config, 50)
     assert rates[0] == (1e-3 if name == "constant" else 0.0)
     assert math.isclose(rates[5], 1e-3)
@@ -53,5 +55,5 @@ def test_other_schedules_start_and_end_where_they_should(name: str) -> None:
 
 
 def test_warmup_is_a_count_or_a_share() -> None:
-    assert warmup_steps(OptimizerSection(lr_warmup_steps=7), 100) == 7
-    assert warmup_steps(OptimizerSection(lr_warmup_steps=0.1), 250) == 25
+    assert warmup_steps(OptimizerSection(lr_scheduler="cosine", lr_warmup_steps=7), 100) == 7
+    assert warmup_steps(OptimizerSection(lr_scheduler="cosine", lr_warmup_steps=0.1), 250) == 25

@@ -40,7 +40,7 @@ def save_pipeline(folder: Path, *, prediction_type: str = "epsilon", seed: int =
         norm_num_groups=4,
         sample_size=64,
     )
-    tokenizer = _tokenizer(folder.parent / f"{folder.name}-tokenizer")
+    tokenizer = save_tokenizer(folder.parent / f"{folder.name}-tokenizer")
     text = text_parts.CLIPTextModel(
         text_parts.CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -78,7 +78,8 @@ def save_pipeline(folder: Path, *, prediction_type: str = "epsilon", seed: int =
     return folder
 
 
-def _tokenizer(folder: Path) -> CLIPTokenizer:
+def save_tokenizer(folder: Path) -> CLIPTokenizer:
+    """Write a byte-pair tokenizer that knows letters and `WORDS` to `folder`."""
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     vocabulary = [*letters, *(f"{letter}</w>" for letter in letters), ",</w>"]
     merges: list[str] = []

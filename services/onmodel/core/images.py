@@ -76,6 +76,16 @@ def load(path: Path) -> RGB:
     return decode(read_bytes(path), str(path))
 
 
+def size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture file as `load` gives it, from its header. Raises ImageError."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 lie on their side
+            return (image.height, image.width) if turned else (image.width, image.height)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: its size cannot be read ({error}); replace it") from None
+
+
 def encode_png(image: RGB) -> bytes:
     """Lossless PNG bytes of a uint8 RGB picture."""
     buffer = io.BytesIO()

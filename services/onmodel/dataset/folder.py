@@ -141,6 +141,15 @@ def _captioned(path: Path, text: str) -> Picture:
     return Picture(path, lines[0] if lines else "", variants=tuple(lines[1:]))
 
 
+def with_captions(picture: Picture, suffix: str) -> Picture:
+    """`picture` with the captions of the file that ends in `suffix`, where there is one beside it."""
+    beside = picture.path.with_suffix(suffix)
+    if not beside.is_file():
+        return picture
+    said = _captioned(picture.path, _read_text(beside))
+    return replace(picture, caption=said.caption, variants=said.variants)
+
+
 def _caption_beside(image: Path, captions: dict[str, Path]) -> str:
     for suffix in CAPTION_SUFFIXES:
         for name in (image.stem + suffix, image.name + suffix):
@@ -160,7 +169,12 @@ def _read_text(path: Path) -> str:
 
 
 def _read_metadata(path: Path) -> dict[str, str]:
-    captions: dict[str, str] = {}
+    return {row["file_name"]: str(row.get("text", "")).strip() for row in metadata_rows(path)}
+
+
+def metadata_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metadata.jsonl, each with a `file_name`. Raises UserError naming a line that is none."""
+    rows: list[dict[str, Any]] = []
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -170,8 +184,8 @@ def _read_metadata(path: Path) -> dict[str, str]:
             raise UserError(f"{path}: line {number} is not JSON ({error}); mend that line") from None
         if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
             raise UserError(f'{path}: line {number} needs "file_name" and "text"; mend that line')
-        captions[row["file_name"]] = str(row.get("text", "")).strip()
-    return captions
+        rows.append(row)
+    return rows
 
 
 def _what_is_there(path: Path) -> str:
@@ -191,19 +205,41 @@ def _formats() -> str:
 
 
 def _from_toml(path: Path) -> Dataset:
-    """sd-scripts' dataset config: `[[datasets]]` of `[[datasets.subsets]]` with `image_dir` and `num_repeats`."""
+    """sd-scripts' dataset config. Regularisation pictures do not show the character: they are left out."""
+    pictures = [p for subset in load_subsets(path) if not subset.options.get("is_reg") for p in subset.pictures]
+    if not pictures:
+        raise UserError(f"{path}: its subsets hold no picture; check each `image_dir`")
+    return Dataset(path.parent, tuple(sorted(pictures, key=lambda p: p.path)))
+
+
+@dataclass(frozen=True)
+class Subset:
+    """One `[[datasets.subsets]]` table of an sd-scripts dataset config."""
+
+    options: dict[str, Any]
+    """Its keys, over those of its `[[datasets]]` table, over those of `[general]`."""
+    pictures: tuple[Picture, ...]
+
+
+def load_subsets(path: Path) -> list[Subset]:
+    """Read sd-scripts' dataset config: `[[datasets]]` of `[[datasets.subsets]]` with `image_dir` and `num_repeats`.
+
+    Raises:
+        UserError: not such a file; a subset without `image_dir`.
+        NotFoundError: a folder that does not exist.
+    """
     table = read_mapping(path)
     datasets: Any = table.get("datasets")
     if not isinstance(datasets, list) or not datasets:
         raise UserError(f"{path}: has no [[datasets]] table; an sd-scripts dataset config needs one")
     general: Any = table.get("general", {})
-    pictures: list[Picture] = []
+    found: list[Subset] = []
     for outer in _tables(datasets, path, "datasets"):
         for subset in _tables(outer.get("subsets", []), path, "datasets.subsets"):
-            pictures += _subset({**general, **outer, **subset}, path)
-    if not pictures:
-        raise UserError(f"{path}: its subsets hold no picture; check each `image_dir`")
-    return Dataset(path.parent, tuple(sorted(pictures, key=lambda p: p.path)))
+            options = {**general, **outer, **subset}
+            options.pop("subsets", None)
+            found.append(Subset(options, tuple(_subset(options, path))))
+    return found
 
 
 def _tables(value: Any, path: Path, name: str) -> Iterable[dict[str, Any]]:
@@ -215,9 +251,6 @@ def _tables(value: Any, path: Path, name: str) -> Iterable[dict[str, Any]]:
 def _subset(options: dict[str, Any], source: Path) -> list[Picture]:
     if not isinstance(options.get("image_dir"), str):
         raise UserError(f"{source}: a subset has no `image_dir`; name its folder")
-    if options.get("is_reg"):
-        # Regularisation pictures do not show the character, so they are no part of what is analysed.
-        return []
     folder = (source.parent / Path(options["image_dir"]).expanduser()).resolve()
     if not folder.is_dir():
         raise NotFoundError(f"{source}: image_dir {folder} does not exist; check the path")
@@ -227,8 +260,7 @@ def _subset(options: dict[str, Any], source: Path) -> list[Picture]:
     tokens = options.get("class_tokens")
     found: list[Picture] = []
     for picture in _pictures_of(folder, files):
-        beside = picture.path.with_suffix(suffix)
-        said = _captioned(picture.path, _read_text(beside)) if beside.is_file() else picture
+        said = with_captions(picture, suffix)
         lines = [
             " ".join(part for part in (prefix, line, ending) if part)
             for line in (said.caption or picture.caption or str(tokens or ""), *said.variants)

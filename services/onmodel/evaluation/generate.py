@@ -185,7 +185,7 @@ def generate(
     """Draw and write `pictures` with a loaded pipeline; `advance` is called with the number just written.
 
     Args:
-        pipeline: a diffusers text-to-image pipeline (SD, SDXL shaped) with the model's LoRA already on it.
+        pipeline: a diffusers text-to-image pipeline (of SD, SDXL or Flux) with the model's LoRA already on it.
         batch_size: pictures in one call; None chooses by size and device.
 
     Raises:
@@ -215,41 +215,49 @@ def generate(
 
 def _prepare(pipeline: Any, sampler: Sampler) -> None:
     pipeline.set_progress_bar_config(disable=True)
+    if _matches_flows(pipeline):
+        return  # the samplers' names are those of diffusion; a flow has its own
     if sampler in _SAMPLERS and type(pipeline.scheduler).__name__ != _SAMPLERS[sampler]:
         import diffusers
 
         pipeline.scheduler = getattr(diffusers, _SAMPLERS[sampler]).from_config(pipeline.scheduler.config)
 
 
-def _encode(pipeline: Any, texts: Sequence[str], suite: TestSuite) -> dict[str, tuple[torch.Tensor | None, ...]]:
-    """Text embeddings of each distinct prompt, once: (prompt, negative[, pooled of both]), each (1, …)."""
-    encoded: dict[str, tuple[torch.Tensor | None, ...]] = {}
-    for text in texts:
-        with torch.inference_mode():
-            encoded[text] = tuple(
-                pipeline.encode_prompt(
-                    prompt=text,
-                    device=pipeline.device,
-                    num_images_per_prompt=1,
-                    do_classifier_free_guidance=suite.guidance_scale > 1.0,
-                    negative_prompt=suite.negative_prompt,
-                )
-            )
-    return encoded
+def _matches_flows(pipeline: Any) -> bool:
+    return getattr(pipeline, "transformer", None) is not None
 
 
 _EMBEDS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+"""What SD's and SDXL's `encode_prompt` return, in order."""
+
+
+def _encode(pipeline: Any, texts: Sequence[str], suite: TestSuite) -> dict[str, dict[str, torch.Tensor]]:
+    """Text embeddings of each distinct prompt, once, by the pipeline's name for them, each (1, …)."""
+    encoded: dict[str, dict[str, torch.Tensor]] = {}
+    for text in texts:
+        with torch.inference_mode():
+            if _matches_flows(pipeline):
+                # Guidance is told to the model, so there is no negative prompt; the ids of tokens are all 0.
+                tokens = min(512, pipeline.tokenizer_2.model_max_length)
+                prompt, pooled, _ = pipeline.encode_prompt(text, device=pipeline.device, max_sequence_length=tokens)
+                encoded[text] = {"prompt_embeds": prompt, "pooled_prompt_embeds": pooled}
+                continue
+            parts = pipeline.encode_prompt(
+                prompt=text,
+                device=pipeline.device,
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=suite.guidance_scale > 1.0,
+                negative_prompt=suite.negative_prompt,
+            )
+        encoded[text] = {name: part for name, part in zip(_EMBEDS, parts, strict=False) if part is not None}
+    return encoded
 
 
 def _draw(
-    pipeline: Any, batch: Sequence[Planned], suite: TestSuite, encoded: dict[str, tuple[torch.Tensor | None, ...]]
+    pipeline: Any, batch: Sequence[Planned], suite: TestSuite, encoded: dict[str, dict[str, torch.Tensor]]
 ) -> list[Image.Image]:
-    columns = zip(*(encoded[p.text] for p in batch), strict=True)
-    embeds = {
-        name: torch.cat([t for t in column if t is not None])
-        for name, column in zip(_EMBEDS, columns, strict=False)
-        if all(t is not None for t in column)
-    }
+    names = encoded[batch[0].text].keys()
+    embeds = {name: torch.cat([encoded[p.text][name] for p in batch]) for name in names}
     with torch.inference_mode():
         result = pipeline(
             **embeds,
@@ -264,7 +272,8 @@ def _draw(
 
 
 def _batch_size(pipeline: Any, suite: TestSuite) -> int:
-    side = int(pipeline.unet.config.sample_size) * int(pipeline.vae_scale_factor)
+    cells = pipeline.default_sample_size if _matches_flows(pipeline) else pipeline.unet.config.sample_size
+    side = int(cells) * int(pipeline.vae_scale_factor)
     pixels = (suite.width or side) * (suite.height or side)
     return min(64, max(1, _PIXELS_AT_ONCE["cuda" if pipeline.device.type == "cuda" else "cpu"] // pixels))
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -42,6 +44,10 @@ class Batch:
     """Indices of pictures, all of one bucket."""
 
 
+Plan = list[Batch]
+Counts = npt.NDArray[np.int64]
+
+
 def seeded(*parts: int) -> torch.Generator:
     """A CPU generator seeded from `parts` alone, so that randomness has no history to save or lose."""
     seed = 0
@@ -54,17 +60,49 @@ def seeded(*parts: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed & 0x7FFFFFFFFFFFFFFF)
 
 
-def plan_epoch(buckets: Sequence[Size], repeats: Sequence[int], batch: int, seed: int, epoch: int) -> list[Batch]:
-    """The batches of one epoch: each picture as often as it repeats, batches of one bucket, the last ones short.
+GOLDEN = (math.sqrt(5) - 1) / 2
+"""Steps of this size around a circle leave the most even gaps, whatever their number."""
+
+
+def count_showings(showings: npt.NDArray[np.float64], order: npt.NDArray[np.int64], seed: int, epoch: int) -> Counts:
+    """How often one epoch shows each picture: whole numbers, int64 (pictures,), whose sum is that of `showings`.
+
+    Systematic sampling (Madow & Madow 1944): the pictures lie in a row, each as long as its showings, and marks at
+    distance 1 count what they hit. So each picture is shown its fraction rounded down or up, and a run of neighbours
+    in `order` is off by less than one showing. The marks move by the golden ratio from epoch to epoch, so that over
+    some epochs each picture comes as near to its fraction.
+
+    Args:
+        showings: float64 (pictures,), see `mix`.
+        order: int64 (pictures,), a permutation that puts pictures of one kind side by side.
+        seed, epoch: decide where the marks lie.
+    """
+    first = float(torch.rand((), generator=seeded(seed, 5), dtype=torch.float64))
+    ends = np.cumsum(showings[order])
+    ends[-1] = round(ends[-1])
+    marks = np.floor(ends + (first + epoch * GOLDEN) % 1.0).astype(np.int64)
+    counts = np.empty(len(showings), dtype=np.int64)
+    counts[order] = np.diff(marks, prepend=0)
+    return counts
+
+
+def order_by_kind(kinds: Sequence[object], buckets: Sequence[Size], seed: int) -> npt.NDArray[np.int64]:
+    """A permutation for `count_showings`: kind by kind, in it bucket by bucket, in it drawn from `seed`."""
+    drawn = torch.randperm(len(kinds), generator=seeded(seed, 6)).tolist()
+    return np.array(sorted(range(len(kinds)), key=lambda i: (str(kinds[i]), buckets[i], drawn[i])), dtype=np.int64)
+
+
+def plan_epoch(buckets: Sequence[Size], counts: Sequence[int] | Counts, batch: int, seed: int, epoch: int) -> Plan:
+    """The batches of one epoch: each picture as often as counted, batches of one bucket, the last ones short.
 
     Args:
         buckets: bucket of each picture.
-        repeats: how often each picture is shown.
+        counts: how often each picture is shown.
         batch: pictures a batch, over all workers.
         seed, epoch: decide the order.
     """
     generator = seeded(seed, epoch, 1)
-    shown = [index for index, count in enumerate(repeats) for _ in range(count)]
+    shown = np.repeat(np.arange(len(buckets)), counts).tolist()
     groups: dict[Size, list[int]] = {}
     for position in torch.randperm(len(shown), generator=generator).tolist():
         groups.setdefault(buckets[shown[position]], []).append(shown[position])
@@ -76,9 +114,8 @@ def plan_epoch(buckets: Sequence[Size], repeats: Sequence[int], batch: int, seed
     return [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
 
 
-def batches_per_epoch(buckets: Sequence[Size], repeats: Sequence[int], batch: int) -> int:
+def batches_per_epoch(buckets: Sequence[Size], counts: Sequence[int] | Counts, batch: int) -> int:
     """How many batches `plan_epoch` makes, whatever the seed."""
-    counts: dict[Size, int] = {}
-    for bucket, count in zip(buckets, repeats, strict=True):
-        counts[bucket] = counts.get(bucket, 0) + count
-    return sum(math.ceil(count / batch) for count in counts.values())
+    sizes = {size: number for number, size in enumerate(sorted(set(buckets)))}
+    inside = np.bincount([sizes[bucket] for bucket in buckets], weights=np.asarray(counts, dtype=np.float64))
+    return int(np.ceil(inside / batch).sum())

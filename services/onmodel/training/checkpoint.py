@@ -1,12 +1,14 @@
 """The full state of a run, for resuming it exactly: written whole or not at all."""
 
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from onmodel.core.errors import NotFoundError, UserError
 from onmodel.core.files import folder_aside
+from onmodel.training.config import TrainConfig
 
 TENSORS = "state.pt"
 FACTS = "state.json"
@@ -18,15 +20,30 @@ class StateFacts:
 
     step: int
     total_steps: int
+    """Of the whole run as it was configured then."""
+    stage: int
+    """Place of the stage that it stands in."""
+    stage_end: int
+    """Step at which that stage ends."""
     identity: str
-    """`TrainConfig.identity` of the run."""
+    """`TrainConfig.identity` of the run up to and with that stage: what comes after decides nothing of it."""
     dataset_hash: str
-    world_size: int
+    batch: int
+    """Pictures of a forward pass over all workers."""
+
+    @property
+    def stage_finished(self) -> bool:
+        """Whether the stage took its last step."""
+        return self.step >= self.stage_end
 
     @property
     def finished(self) -> bool:
         """Whether the run took its last step."""
         return self.step >= self.total_steps
+
+    def belongs_to(self, config: TrainConfig, dataset_hash: str) -> bool:
+        """Whether a run of `config` on the dataset comes by here."""
+        return self.identity == config.through(self.stage).identity and self.dataset_hash == dataset_hash
 
 
 def save_state(folder: Path, facts: StateFacts, state: dict[str, Any]) -> None:
@@ -36,6 +53,13 @@ def save_state(folder: Path, facts: StateFacts, state: dict[str, Any]) -> None:
     with folder_aside(folder) as aside:
         torch.save(state, aside / TENSORS)
         (aside / FACTS).write_text(json.dumps(asdict(facts), indent=1), encoding="utf-8")
+
+
+def copy_state(source: Path, folder: Path) -> None:
+    """Make `folder` a copy of the state in `source`. Raises ResourceError when the disk is full."""
+    with folder_aside(folder) as aside:
+        for name in (TENSORS, FACTS):
+            shutil.copyfile(source / name, aside / name)
 
 
 def read_facts(folder: Path) -> StateFacts | None:

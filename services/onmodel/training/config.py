@@ -1,27 +1,26 @@
 """The training config: TOML with sd-scripts' key names, every key of which takes effect.
 
-Sections follow what a key is about; `locate` says where a key belongs when it stands in the wrong one.
-A run has one stage; the stage's own settings are those of `OptimizerSection` and the lengths of
-`TrainingSection`, so that a `[[stage]]` table can override exactly these.
+Sections follow what a key is about; `sdscripts_keys` brings keys that stand elsewhere into theirs.
+`[[stage]]` tables split a run; see `stages`. Without them it has one.
+The tables [network], [optimizer] and [advanced] stand beside what makes use of them: `network_spec`, `optimizers`,
+`advanced`.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from onmodel.core.config import Config, read_mapping, validate
-from onmodel.core.errors import UserError
 from onmodel.core.files import content_hash
-
-Scheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
-
-
-class Section(Config):
-    """A table of the config; types are taken as written, so `network_dim = "16"` is an error."""
-
-    model_config = ConfigDict(strict=True)
+from onmodel.training.advanced import AdvancedSection
+from onmodel.training.network_spec import NetworkSection
+from onmodel.training.optimizers import KINDS, OptimizerSection
+from onmodel.training.sdscripts_keys import sorted_in
+from onmodel.training.section import UNRELATED_TO_WEIGHTS, Keeping, Section, Watching
+from onmodel.training.stages import StageSection, check_stages, resolve_stages
 
 
 class ModelSection(Section):
@@ -31,57 +30,13 @@ class ModelSection(Section):
     """`toybox`, a diffusers folder, a single `.safetensors` checkpoint, or a hub id."""
     v_parameterization: bool | None = None
     """Train for v-prediction; absent: as the base model's scheduler says."""
+    guidance_scale: float = Field(default=1.0, ge=0)
+    """What a guidance-distilled model (Flux.1-dev) is told while it is trained; of no effect on others."""
+    zero_terminal_snr: bool = False
+    """Noise the last timestep wholly (Lin et al. 2023); for v-prediction."""
 
 
-class NetworkSection(Section):
-    """What is trained."""
-
-    network_module: Literal["networks.lora"] = "networks.lora"
-    network_dim: int = Field(default=16, ge=1, le=4096)
-    """Rank of the LoRA."""
-    network_alpha: float = Field(default=8.0, gt=0)
-    """The LoRA's output is scaled by alpha / rank."""
-    network_train_unet_only: bool = True
-    """False: the text encoder's attention and MLP layers get a LoRA too."""
-    network_weights: str | None = None
-    """A LoRA `.safetensors` file (sd-scripts or PEFT naming) to start from."""
-
-
-class OptimizerSection(Section):
-    """Learning rate and its schedule, counted in optimizer steps that really happen."""
-
-    optimizer_type: Literal["AdamW"] = "AdamW"
-    optimizer_args: list[str] = Field(default_factory=list)
-    """`key=value` strings for the optimizer: `weight_decay=0.01`, `betas=0.9,0.99`, `eps=1e-8`."""
-    learning_rate: float = Field(default=1e-4, gt=0)
-    unet_lr: float | None = Field(default=None, ge=0)
-    """For the UNet's LoRA; absent: `learning_rate`."""
-    text_encoder_lr: float | None = Field(default=None, ge=0)
-    """For the text encoder's LoRA; absent: `learning_rate`."""
-    lr_scheduler: Scheduler = "constant"
-    lr_scheduler_num_cycles: int = Field(default=1, ge=1)
-    """Restarts of `cosine_with_restarts`."""
-    lr_warmup_steps: int | float = Field(default=0, ge=0)
-    """Optimizer steps as an integer, or a share of all steps as a float below 1."""
-    max_grad_norm: float = Field(default=1.0, ge=0)
-    """Gradients are scaled down to this norm; 0 leaves them alone."""
-
-    @field_validator("lr_warmup_steps")
-    @classmethod
-    def _share_below_one(cls, value: int | float) -> int | float:
-        if isinstance(value, float) and value >= 1:
-            raise ValueError("a share of all steps must lie below 1.0; write an integer for a number of steps")
-        return value
-
-    @field_validator("optimizer_args")
-    @classmethod
-    def _known_arguments(cls, value: list[str]) -> list[str]:
-        for item in value:
-            parse_optimizer_arg(item)
-        return value
-
-
-class TrainingSection(Section):
+class TrainingSection(Keeping, Watching):
     """How long, from which seed, and where the results go."""
 
     output_dir: str = "runs"
@@ -94,23 +49,35 @@ class TrainingSection(Section):
     train_batch_size: int = Field(default=1, ge=1)
     """Pictures a step for each worker."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
-    mixed_precision: Literal["no", "bf16"] = "no"
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    full_bf16: bool = False
+    """Keep the network's weights in bfloat16 too; needs `mixed_precision = "bf16"`."""
+    ema: bool = False
+    """Keep a running average of the network's weights; checkpoints hold it."""
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    """How much of the average each step leaves."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    save_every_n_epochs: int = Field(default=1, ge=1)
-    """The last epoch is always saved."""
 
     @model_validator(mode="after")
-    def _has_length(self) -> Self:
-        if self.max_train_epochs is None and self.max_train_steps is None:
-            raise ValueError("give `max_train_epochs` or `max_train_steps`")
+    def _precisions_fit(self) -> Self:
+        if self.full_bf16 and self.mixed_precision != "bf16":
+            raise ValueError('`full_bf16` needs `mixed_precision = "bf16"`')
         return self
 
 
 class DataSection(Section):
     """The pictures and how they are cut to size."""
 
-    train_data_dir: str
+    train_data_dir: str | None = None
     """Dataset folder, flat or with `10_name class` repeat folders."""
+    dataset_config: str | None = None
+    """An sd-scripts dataset TOML, in place of `train_data_dir`; what it says goes before this section."""
+    reg_data_dir: str | None = None
+    """Folder of regularisation pictures of the class, with `10_class` repeat folders."""
+    prior_loss_weight: float = Field(default=1.0, ge=0)
+    """How much a regularisation picture's loss counts."""
+    caption_extension: str = Field(default=".txt", pattern=r"^\.\w+$")
+    """Ending of the caption files; the other one of .txt and .caption is read where there is none."""
     resolution: int | list[int] = 512
     """Side, or [width, height], whose area the pictures are brought to."""
     enable_bucket: bool = True
@@ -120,10 +87,39 @@ class DataSection(Section):
     bucket_reso_steps: int = Field(default=64, ge=8)
     """Sides of buckets are multiples of this; itself a multiple of 8, the autoencoder's factor."""
     vae_batch_size: int = Field(default=8, ge=1)
+    shuffle_caption: bool = False
+    """Shuffle a caption's comma-separated tags at each showing."""
+    keep_tokens: int = Field(default=0, ge=0)
+    """Tags at the start that stay where they are and are never dropped."""
+    keep_tokens_separator: str | None = Field(default=None, min_length=1)
+    """Divides a caption into tags that stay in front, tags that move, and (after a second one) tags that stay last."""
+    caption_separator: str = Field(default=",", min_length=1)
+    caption_tag_dropout_rate: float = Field(default=0.0, ge=0, le=1)
+    """Chance of each tag to be left out at a showing."""
     caption_dropout_rate: float = Field(default=0.0, ge=0, le=1)
     """Share of pictures a step that are trained with an empty caption."""
+    caption_dropout_every_n_epochs: int = Field(default=0, ge=0)
+    """Every so many epochs all captions are empty."""
+    caption_prefix: str | None = None
+    """Put before each caption, with a blank between."""
+    caption_suffix: str | None = None
+    caption_variants: int = Field(default=16, ge=1, le=1024)
+    """Shuffled and thinned captions that are encoded for each caption while the text encoder is not trained."""
+    flip_aug: bool = False
+    """Show pictures mirrored in half of their showings."""
+    alpha_mask: bool = False
+    """The loss counts where a picture's alpha channel is opaque."""
+    masked_loss: bool = False
+    """The loss counts where masks say so: of `conditioning_data_dir`, of the alpha channel with `alpha_mask`, or else
+    of the character that `onmodel analyze` found."""
+    conditioning_data_dir: str | None = None
+    """Folder of masks named like the pictures; a mask's red channel says how much a place counts."""
     cache_latents_to_disk: bool = True
     """Keep encoded pictures and captions for the next trial on them."""
+    validation_split: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the pictures that is held back from training, for the validation loss; spread over the categories."""
+    validation_seed: int | None = Field(default=None, ge=0, lt=2**63)
+    """Decides which ones, and their noise; absent: `seed`."""
 
     @field_validator("resolution")
     @classmethod
@@ -133,23 +129,27 @@ class DataSection(Section):
             raise ValueError("must be one side or [width, height], each a multiple of 8 and at least 16")
         return value
 
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.train_data_dir is None) == (self.dataset_config is None):
+            raise ValueError("give `train_data_dir` or `dataset_config`, one of the two")
+        if self.reg_data_dir is not None and self.dataset_config is not None:
+            raise ValueError("`reg_data_dir` goes with `train_data_dir`; in a `dataset_config` a subset says `is_reg`")
+        if self.conditioning_data_dir is not None and not self.masked_loss:
+            raise ValueError("`conditioning_data_dir` holds masks for `masked_loss`; set it to true")
+        return self
+
+    @property
+    def source(self) -> Path:
+        """The dataset: a folder, or a dataset TOML."""
+        return Path(self.dataset_config or self.train_data_dir or "")
+
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         if isinstance(self.resolution, int):
             return (self.resolution, self.resolution)
         return (self.resolution[0], self.resolution[-1])
-
-
-class AdvancedSection(Section):
-    """Loss and memory."""
-
-    min_snr_gamma: float | None = Field(default=None, gt=0)
-    """Weight of the min-SNR strategy (Hang et al. 2023); 5 is usual."""
-    noise_offset: float = Field(default=0.0, ge=0)
-    """Strength of a per-channel constant added to the noise; 0.05 is usual."""
-    gradient_checkpointing: bool = False
-    """Less memory for about a third more time."""
 
 
 class TrainConfig(Config):
@@ -161,6 +161,15 @@ class TrainConfig(Config):
     training: TrainingSection
     data: DataSection
     advanced: AdvancedSection = AdvancedSection()
+    stage: tuple[StageSection, ...] = ()
+    """Phases of the run in their order; none: the run is one."""
+
+    @model_validator(mode="after")
+    def _has_length(self) -> Self:
+        if not self.stage and self.training.max_train_epochs is None and self.training.max_train_steps is None:
+            raise ValueError("give `max_train_epochs` or `max_train_steps` in [training], or [[stage]] tables")
+        check_stages(self)
+        return self
 
     @property
     def trial_dir(self) -> Path:
@@ -176,61 +185,102 @@ class TrainConfig(Config):
 
     @property
     def identity(self) -> str:
-        """Hash of every setting that decides the result: not where the results go, nor where the pictures lie."""
+        """Hash of every setting that decides the weights: not where results go, nor what is shown on the way."""
         value = self.model_dump(mode="json")
-        for key in ("output_dir", "output_name"):
+        for key in ("output_dir", "output_name", *UNRELATED_TO_WEIGHTS):
             value["training"].pop(key)
-        for key in ("cache_latents_to_disk", "train_data_dir"):
+        for key in (
+            "cache_latents_to_disk",
+            "train_data_dir",
+            "dataset_config",
+            "reg_data_dir",
+            "conditioning_data_dir",
+        ):
             value["data"].pop(key)
         return content_hash(json.dumps(value, sort_keys=True).encode())
 
+    def through(self, stage: int) -> "TrainConfig":
+        """The same with the stages after the one at place `stage` left out: what its end depends on."""
+        return self.model_copy(update={"stage": self.stage[: stage + 1]})
 
-def load_train_config(path: Path) -> TrainConfig:
-    """Read a training TOML.
+
+def keep_quiet(text: str) -> None:
+    """Say nothing: of what was said when the run began."""
+
+
+def load_train_config(path: Path, say: Callable[[str], None] = keep_quiet) -> TrainConfig:
+    """Read a training TOML: ours, or an sd-scripts config file as it is.
+
+    Args:
+        say: gets a sentence about keys that have no effect, where there are some.
 
     Raises:
         NotFoundError: no such file.
-        UserError: not TOML, an unknown key (with the nearest known one or the section it belongs to), a wrong type.
+        UserError: not TOML, an unknown key (with the nearest known one), a key given twice, a wrong type.
     """
-    value = read_mapping(path)
-    for section, keys in value.items():
-        for key in keys if isinstance(keys, dict) else ():
-            home = locate(key)
-            if section in TrainConfig.model_fields and home not in (None, section):
-                raise UserError(f"{path}: key `{section}.{key}` belongs in [{home}]; move it there")
-    return validate(TrainConfig, value, str(path))
+    value, notes = sorted_in(read_mapping(path), TrainConfig, str(path))
+    config = validate(TrainConfig, value, str(path))
+    notes += idle_keys(config)
+    if notes:
+        say(f"{path}: no effect here: {'; '.join(notes)}")
+    return config
 
 
-def locate(key: str) -> str | None:
-    """The section that knows `key`, or None."""
-    for section, field in TrainConfig.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Config) and key in kind.model_fields:
-            return section
-    return None
+def idle_keys(config: TrainConfig) -> list[str]:
+    """What other settings leave without effect in every stage, as "`key` (why)"."""
+    idle: dict[str, str] = {}
+    used: set[str] = set()
+    for stage in resolve_stages(config):
+        for section, key, without, why in _conditions(stage.config):
+            if _differs(getattr(stage.config, section), key):
+                idle |= {key: why} if without else {}
+                used |= set() if without else {key}
+    return [f"`{key}` ({why})" for key, why in idle.items() if key not in used]
 
 
-def parse_optimizer_arg(item: str) -> tuple[str, float | tuple[float, float]]:
-    """`weight_decay=0.01` to its name and value. Raises ValueError with a sentence."""
-    name, _, text = item.partition("=")
-    numbers = text.strip("() ").split(",")
-    try:
-        values = [float(number) for number in numbers]
-    except ValueError:
-        raise ValueError(f"`{item}` must read name=number") from None
-    if name == "betas" and len(values) == 2:
-        return name, (values[0], values[1])
-    if name in ("weight_decay", "eps") and len(values) == 1:
-        return name, values[0]
-    raise ValueError(f"`{item}` is none of weight_decay=NUMBER, eps=NUMBER, betas=NUMBER,NUMBER")
+def _conditions(config: TrainConfig) -> list[tuple[str, str, bool, str]]:
+    """Keys that are of use to some settings alone: section, key, whether it is of none here, and why."""
+    options, advanced, data = config.optimizer, config.advanced, config.data
+    decays = options.lr_scheduler in ("cosine_with_min_lr", "warmup_stable_decay")
+    huber = advanced.loss_type in ("huber", "smooth_l1")
+    free = KINDS[options.optimizer_type].schedule_free
+    return [
+        ("optimizer", "lr_scheduler", free, f"{options.optimizer_type} has no schedule"),
+        ("optimizer", "lr_decay_steps", options.lr_scheduler != "warmup_stable_decay", "for warmup_stable_decay"),
+        ("optimizer", "lr_scheduler_power", options.lr_scheduler != "polynomial", "for polynomial"),
+        ("optimizer", "lr_scheduler_min_lr_ratio", not decays, "for cosine_with_min_lr and warmup_stable_decay"),
+        ("optimizer", "lr_scheduler_timescale", options.lr_scheduler != "inverse_sqrt", "for inverse_sqrt"),
+        ("training", "ema_decay", not config.training.ema, "`ema` is not set"),
+        ("data", "prior_loss_weight", not (data.reg_data_dir or data.dataset_config), "no regularisation pictures"),
+        ("data", "keep_tokens", not (data.shuffle_caption or data.caption_tag_dropout_rate), "nothing is shuffled"),
+        *(
+            ("advanced", key, not huber, "for huber and smooth_l1")
+            for key in ("huber_c", "huber_schedule", "huber_scale")
+        ),
+        ("advanced", "multires_noise_discount", not advanced.multires_noise_iterations, "no multires noise"),
+        ("advanced", "noise_offset_random_strength", not advanced.noise_offset, "no noise_offset"),
+        ("advanced", "ip_noise_gamma_random_strength", not advanced.ip_noise_gamma, "no ip_noise_gamma"),
+    ]
+
+
+def _differs(section: Section, key: str) -> bool:
+    """Whether a key was set to something else than it is without."""
+    return getattr(section, key) != type(section).model_fields[key].get_default(call_default_factory=True)
 
 
 def to_toml(config: TrainConfig) -> str:
     """The resolved config as TOML that `load_train_config` reads back to an equal config."""
     lines: list[str] = []
     for section, keys in config.model_dump(mode="json", exclude_none=True).items():
-        lines.append(f"[{section}]")
-        # A JSON string, number, boolean or list of these is the same in TOML.
-        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()]
-        lines.append("")
+        for table in keys if isinstance(keys, list) else [keys]:
+            lines.append(f"[[{section}]]" if isinstance(keys, list) else f"[{section}]")
+            lines += [f"{key} = {_toml_value(value)}" for key, value in table.items()]
+            lines.append("")
     return "\n".join(lines)
+
+
+def _toml_value(value: Any) -> str:
+    """A JSON string, number, boolean or list of these is the same in TOML; a table is written inline."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml_value(inner)}" for key, inner in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False)

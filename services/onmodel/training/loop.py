@@ -5,20 +5,28 @@ worker takes its share. So nothing about randomness has to be saved, a resumed r
 stopped would have drawn, and several workers draw what one would.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from onmodel.core.errors import UserError
-from onmodel.training import loss, network
-from onmodel.training.buckets import Batch, batches_per_epoch, plan_epoch, seeded
-from onmodel.training.config import TrainConfig, parse_optimizer_arg
+from onmodel.training import captions, network, validation
+from onmodel.training.advanced import AdvancedSection
+from onmodel.training.buckets import Batch, seeded
+from onmodel.training.config import TrainConfig
 from onmodel.training.data import TrainingData
 from onmodel.training.families import Family
-from onmodel.training.schedule import make_schedule
+from onmodel.training.families.sizes import size_conditioning
+from onmodel.training.gather import gather
+from onmodel.training.objective import Draw, Objective
+from onmodel.training.optimizers import OptimizerSection
+from onmodel.training.plan import StagePlan, lay_out, plan_stages
+from onmodel.training.update import Update, make_average
 
 EMPTY_CAPTION = ""
 
@@ -56,9 +64,10 @@ class StepReport:
     """One optimizer step that was taken."""
 
     step: int
-    """From 1."""
+    """From 1, over all stages."""
+    stage: str
     epoch: int
-    """From 1."""
+    """From 1, over all stages."""
     loss: float
     """Mean over the step's pictures, on all workers."""
     learning_rate: float
@@ -66,51 +75,92 @@ class StepReport:
     grad_norm: float
     """Before clipping."""
     pictures: int
+    rates: dict[str, float]
+    """Learning rate of each trained component."""
+    ends_epoch: bool
+    """Whether the epoch is over with it."""
 
 
 class Trainer:
     """A network on a family's components, its optimizer and schedule, and the data it is trained on."""
 
     def __init__(
-        self, config: TrainConfig, family: Family, data: TrainingData, workers: Workers, device: torch.device
+        self,
+        config: TrainConfig,
+        family: Family,
+        data: TrainingData,
+        workers: Workers,
+        device: torch.device,
+        *,
+        batch: int | None = None,
     ) -> None:
-        self._config = config
+        """`batch` is the pictures of a forward pass over all workers; None: `train_batch_size` for each of them."""
         self._family = family
         self._data = data
         self._workers = workers
         self._device = device
-        self._schedule = family.schedule.to(device)
-        self._batch = config.training.train_batch_size * workers.world_size
+        self._schedule = family.schedule.with_zero_terminal_snr() if config.model.zero_terminal_snr else family.schedule
+        self._plain = Objective(self._schedule, AdvancedSection()).to(device)
+        self.batch = batch or config.training.train_batch_size * workers.world_size
         self.components = trained_components(config, family)
-        network.attach(self.components, config.network.network_dim, config.network.network_alpha, config.training.seed)
+        network.attach(self.components, config.network.spec, family.naming, config.training.seed)
         self._groups = [network.parameters(module) for module in self.components.values()]
         self._parameters = [parameter for group in self._groups for parameter in group]
-        self._optimizer = self._make_optimizer()
-        self.steps_per_epoch, self.epochs, self.total_steps = self._lengths()
-        self._lr_schedule = make_schedule(self._optimizer, config.optimizer, self.total_steps)
+        if config.training.full_bf16:
+            for parameter in self._parameters:
+                parameter.data = parameter.data.to(torch.bfloat16)
+        self._average = make_average(config.training, self._parameters)
+        self.stages = self._plan(config)
         self.step = 0
+        for plan in reversed(self.stages):
+            # Each once: what is wrong with a later stage is said before the first step.
+            self._enter(plan)
         self._prepare_modules()
 
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        options = self._config.optimizer
-        rates = {"unet": options.unet_lr, "text_encoder": options.text_encoder_lr}
-        groups = [
-            {"params": group, "lr": options.learning_rate if rates[name] is None else rates[name]}
-            for name, group in zip(self.components, self._groups, strict=True)
-        ]
-        extra: dict[str, Any] = dict(parse_optimizer_arg(item) for item in options.optimizer_args)
-        # Fused: on the CPU too, a loop over some hundred small tensors costs more than the arithmetic.
-        return torch.optim.AdamW(groups, fused=True, **extra)
+    def _plan(self, config: TrainConfig) -> list[StagePlan]:
+        """The stages, on every worker as the first one solved their mixes: a last bit may differ between machines."""
+        plans = plan_stages(config, self._data, self.batch)
+        if self._workers.world_size == 1 or all(plan.stage.mix == "original" for plan in plans):
+            return plans
+        own = torch.from_numpy(np.concatenate([plan.showings for plan in plans])).to(self._device)
+        first = self._workers.sum(own if self._workers.rank == 0 else torch.zeros_like(own)).cpu().numpy()
+        return lay_out(config, self._data, self.batch, first.reshape(len(plans), -1))
 
-    def _lengths(self) -> tuple[int, int, int]:
-        """Optimizer steps an epoch, epochs, and optimizer steps in all."""
-        training = self._config.training
-        batches = batches_per_epoch(self._data.buckets, self._data.repeats, self._batch)
-        steps = -(-batches // training.gradient_accumulation_steps)
-        if training.max_train_epochs is not None:
-            return steps, training.max_train_epochs, steps * training.max_train_epochs
-        assert training.max_train_steps is not None
-        return steps, -(-training.max_train_steps // steps), training.max_train_steps
+    def _enter(self, plan: StagePlan) -> None:
+        """Begin a stage: its settings, a fresh optimizer and a schedule of its length, on the weights as they are."""
+        self.stage = plan
+        self._config = plan.config
+        network.set_dropout(self.components, plan.config.network.spec)
+        self._objective = Objective(self._schedule, plan.config.advanced).to(self._device)
+        self.update = self._make_update(plan.steps)
+
+    def start_at(self, stage: int) -> None:
+        """Begin with the stage at place `stage`, on the weights as they are, as if the ones before were over."""
+        self.step = self.stages[stage].first_step
+        self._enter(self.stages[stage])
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of all stages."""
+        return self.stages[-1].last_step
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all stages."""
+        return self.stages[-1].first_epoch + len(self.stages[-1].ends)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of the present stage's first epoch."""
+        return self.stage.ends[0] - self.stage.first_step
+
+    def _make_update(self, steps: int) -> Update:
+        options = self._config.optimizer
+        rates = component_rates(options, list(self.components))
+        groups = [
+            {"params": group, "lr": rates[name]} for name, group in zip(self.components, self._groups, strict=True)
+        ]
+        return Update(self._config, self.components, groups, steps, self._device, self._average)
 
     def _prepare_modules(self) -> None:
         for module in self._family.components.values():
@@ -119,7 +169,7 @@ class Trainer:
             parameter.requires_grad_(True)
         if self._config.advanced.gradient_checkpointing:
             for name, module in self.components.items():
-                if name == "unet":
+                if name in network.DENOISERS:
                     module.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
                 else:
                     module.gradient_checkpointing_enable()  # pyright: ignore[reportCallIssue]
@@ -127,102 +177,171 @@ class Trainer:
                 module.train()
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on, on the CPU."""
+        """Everything that the next step depends on, on the CPU. Generators are seeded anew at each step."""
         return {
             "step": self.step,
+            "stage": self.stage.index,
             "lora": [parameter.detach().cpu().clone() for parameter in self._parameters],
-            "optimizer": self._optimizer.state_dict(),
-            "lr_schedule": self._lr_schedule.state_dict(),
+            "update": self.update.state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up `state`, made by a trainer of the same config on the same data."""
+        """Take up `state`, made by a trainer of the same config (up to its stage) on the same data."""
+        self._enter(self.stages[int(state["stage"])])
         self.step = int(state["step"])
         with torch.no_grad():
             for parameter, value in zip(self._parameters, state["lora"], strict=True):
                 parameter.copy_(value)
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._lr_schedule.load_state_dict(state["lr_schedule"])
+        self.update.load_state(state["update"])
 
-    def run(self, on_step: Callable[[StepReport], None], on_epoch_end: Callable[[int], None]) -> None:
-        """Train from where the state stands to the end.
+    def run(
+        self,
+        on_step: Callable[[StepReport], None],
+        on_epoch_end: Callable[[int], None],
+        *,
+        last_stage: int | None = None,
+    ) -> None:
+        """Train from where the state stands to the end of all stages, or of the one at place `last_stage`.
 
         Args:
             on_step: called after each optimizer step.
-            on_epoch_end: called with the epoch (from 1) when it is complete, and at the run's last step.
+            on_epoch_end: called with the epoch (from 1) when it is complete, and at each stage's last step.
 
         Raises:
             UserError: the loss is not finite; names the step and the pictures.
         """
-        if self.step >= self.total_steps:
-            return
-        for epoch in range(self.step // self.steps_per_epoch, self.epochs):
-            batches = plan_epoch(self._data.buckets, self._data.repeats, self._batch, self._config.training.seed, epoch)
-            size = self._config.training.gradient_accumulation_steps
-            groups = [batches[start : start + size] for start in range(0, len(batches), size)]
-            for group in groups[self.step - epoch * self.steps_per_epoch :]:
-                if self.step >= self.total_steps:
-                    break
-                on_step(self._train_step(group, epoch))
-            on_epoch_end(epoch + 1)
+        for plan in self.stages[self.stage.index : None if last_stage is None else last_stage + 1]:
+            if plan is not self.stage:
+                self.update.settle()
+                self._enter(plan)
+            for number, end in enumerate(plan.ends):
+                if self.step >= end:
+                    continue
+                epoch = plan.first_epoch + number
+                start = plan.ends[number - 1] if number else plan.first_step
+                for group in plan.groups(epoch)[self.step - start : end - start]:
+                    on_step(self._train_step(group, epoch))
+                on_epoch_end(epoch + 1)
 
     def _train_step(self, group: Sequence[Batch], epoch: int) -> StepReport:
         """One optimizer step over `group`, whose batches' gradients add up."""
         pictures = sum(len(batch.pictures) for batch in group)
         generator = seeded(self._config.training.seed, self.step, 2)
+        # Dropout layers draw from the process's generators.
+        torch.manual_seed(seeded(self._config.training.seed, self.step, self._workers.rank, 4).initial_seed())
         total = torch.zeros((), device=self._device)
         for batch in group:
-            losses = self._losses(batch, generator)
+            losses = self._losses(batch, generator, epoch)
             if losses is not None:
-                losses.sum().div(pictures).backward()
+                self.update.backward(losses.sum().div(pictures))
                 total += losses.detach().sum()
         mean = self._combine_workers(total) / pictures
         if not torch.isfinite(mean):
             self._refuse_loss(mean.item(), group, epoch)
-        limit = self._config.optimizer.max_grad_norm or float("inf")
-        norm = nn.utils.clip_grad_norm_(self._parameters, limit)
-        rate = float(self._lr_schedule.get_last_lr()[0])
-        self._optimizer.step()
-        self._lr_schedule.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        rates = dict(zip(self.components, self.update.learning_rates, strict=True))
+        norm = self.update.step()
         self.step += 1
-        return StepReport(self.step, epoch + 1, mean.item(), rate, norm.item(), pictures)
+        return StepReport(
+            step=self.step,
+            stage=self.stage.stage.name,
+            epoch=epoch + 1,
+            loss=mean.item(),
+            learning_rate=next(iter(rates.values())),
+            grad_norm=norm,
+            pictures=pictures,
+            rates=rates,
+            ends_epoch=self.step in self.stage.ends,
+        )
 
-    def _losses(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
+    def _losses(self, batch: Batch, generator: torch.Generator, epoch: int) -> Tensor | None:
         """Losses of this worker's pictures of `batch`, or None when a short batch leaves it none."""
-        data, advanced = self._data, self._config.advanced
-        latents = torch.stack([data.latents[index] for index in batch.pictures])
-        noise = loss.draw_noise(tuple(latents.shape), advanced.noise_offset, generator)
-        timesteps = torch.randint(self._schedule.timesteps, (len(latents),), generator=generator)
-        dropped = torch.rand(len(latents), generator=generator) < self._config.data.caption_dropout_rate
-        mine = slice(self._workers.rank, None, self._workers.world_size)
-        said = self._drawn(batch)
-        captions = [
-            EMPTY_CAPTION if drop else caption for caption, drop in zip(said[mine], dropped[mine].tolist(), strict=True)
-        ]
-        if not captions:
-            return None
-        latents, noise, timesteps = (part[mine].to(self._device) for part in (latents, noise, timesteps))
-        alphas = self._schedule.alphas_cumprod[timesteps]
-        noisy = loss.add_noise(latents, noise, alphas)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.training.mixed_precision == "bf16"):
-            prediction = self._family.predict(noisy, timesteps, self._conditioning(captions))
-        kind = self._schedule.prediction_type
-        wanted = loss.target(latents, noise, alphas, kind)
-        return loss.picture_losses(prediction, wanted, alphas, kind, advanced.min_snr_gamma)
-
-    def _drawn(self, batch: Batch) -> list[str]:
-        """A caption of each picture: where it has several, one drawn anew each time, the same on all workers."""
+        data, options = self._data, self._config.data
         # A generator of its own: a set without variants trains as it did before there were any.
-        generator = seeded(self._config.training.seed, self.step, *batch.pictures, 3)
-        drawn = torch.rand(len(batch.pictures), generator=generator).tolist()
-        lines = [self._data.pictures[index].captions for index in batch.pictures]
-        return [each[int(place * len(each))] for each, place in zip(lines, drawn, strict=True)]
+        own = seeded(self._config.training.seed, self.step, *batch.pictures, 3)
+        said = self._said(batch, own)
+        known = gather(data, batch.pictures, own)
+        draw = self._objective.draw(known.latents, generator)
+        chances = torch.rand(len(said), generator=generator).tolist()
+        said = [
+            EMPTY_CAPTION if captions.dropped(data.pictures[index].rules, options, chance, epoch) else caption
+            for index, caption, chance in zip(batch.pictures, said, chances, strict=True)
+        ]
+        mine = slice(self._workers.rank, None, self._workers.world_size)
+        if not said[mine]:
+            return None
+        draw, known = draw.part(mine, self._device), known.part(mine, self._device)
+        prediction = self._predict(self._objective.noisy(known.latents, draw), draw, said[mine], batch.pictures[mine])
+        losses = self._objective.losses(prediction, known.latents, draw, known.masks)
+        return losses if known.weights is None else losses * known.weights
 
-    def _conditioning(self, captions: Sequence[str]) -> Tensor:
+    def _predict(self, noisy: Tensor, draw: Draw, said: Sequence[str], pictures: Sequence[int]) -> Tensor:
+        precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self._config.training.mixed_precision)
+        with torch.autocast(self._device.type, precision, enabled=precision is not None):
+            return self._family.predict(noisy, draw.timesteps, self._conditioning(said), self._sizes(pictures))
+
+    @contextmanager
+    def evaluating(self) -> Generator[None]:
+        """The network as it will be used, while the block runs: no dropout, and averaged where that is what is kept."""
+        modules = [module for component in self.components.values() for module in component.modules()]
+        training = [module for module in modules if module.training]
+        for component in self.components.values():
+            component.eval()
+        try:
+            with self.update.exported():
+                yield
+        finally:
+            for module in training:
+                module.training = True
+
+    def release_encoders(self) -> None:
+        """Move what training no longer needs off the accelerator, after something else needed it there."""
+        self._family.release_encoders(captions=bool(self._data.conditioning))
+
+    def validate(self) -> dict[str, float]:
+        """Mean loss of the held-back pictures, in all and by category; every worker calls it. Empty without any."""
+        options, data = self._config, self._data
+        with self.evaluating(), torch.no_grad():
+            return validation.validate(
+                data,
+                self._plain_losses,
+                lambda sums: self._workers.sum(sums.to(self._device)).cpu(),
+                batch=self.batch,
+                most=options.training.max_validation_steps,
+                seed=options.training.seed if options.data.validation_seed is None else options.data.validation_seed,
+                timesteps=self._schedule.timesteps,
+                rank=self._workers.rank,
+                world_size=self._workers.world_size,
+            )
+
+    def _plain_losses(self, pictures: Sequence[int], noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Mean squared error (B,) of what the network predicts, each picture with its first caption."""
+        latents = torch.stack([self._data.latents[index] for index in pictures]).to(self._device)
+        if self._schedule.prediction_type == "flow":
+            timesteps = timesteps.float()
+        draw = Draw(noise, noise, timesteps).part(slice(None), self._device)
+        said = [self._data.pictures[index].plain_caption for index in pictures]
+        prediction = self._predict(self._plain.noisy(latents, draw), draw, said, pictures)
+        return self._plain.losses(prediction, latents, draw)
+
+    def _said(self, batch: Batch, generator: torch.Generator) -> list[str]:
+        """A caption of each picture: of several one is drawn anew each time, the same on all workers."""
+        drawn = torch.rand(len(batch.pictures), generator=generator).tolist()
+        pictures = [self._data.pictures[index] for index in batch.pictures]
+        lines = [each.captions[int(place * len(each.captions))] for each, place in zip(pictures, drawn, strict=True)]
+        if self._data.conditioning:
+            return lines
+        rate = self._config.data.caption_tag_dropout_rate
+        return [captions.vary(line, each.rules, rate, generator) for line, each in zip(lines, pictures, strict=True)]
+
+    def _sizes(self, pictures: Sequence[int]) -> Tensor | None:
+        if not self._family.uses_sizes:
+            return None
+        return size_conditioning([(self._data.pictures[index].path, self._data.buckets[index]) for index in pictures])
+
+    def _conditioning(self, said: Sequence[str]) -> Tensor:
         if not self._data.conditioning:
-            return self._family.encode_captions(captions)
-        return torch.stack([self._data.conditioning[caption] for caption in captions]).to(self._device)
+            return self._family.encode_captions(said)
+        return torch.stack([self._data.conditioning[caption] for caption in said]).to(self._device)
 
     def _combine_workers(self, total: Tensor) -> Tensor:
         """Add up gradients and loss over all workers, in one message."""
@@ -232,7 +351,7 @@ class Trainer:
         summed = self._workers.sum(torch.cat([*(part.flatten() for part in parts), total[None]]))
         offset = 0
         for parameter in self._parameters:
-            parameter.grad = summed[offset : offset + parameter.numel()].view_as(parameter)
+            parameter.grad = summed[offset : offset + parameter.numel()].view_as(parameter).to(parameter.dtype)
             offset += parameter.numel()
         return summed[-1]
 
@@ -247,5 +366,27 @@ class Trainer:
 
 def trained_components(config: TrainConfig, family: Family) -> dict[str, nn.Module]:
     """The components of `family` that `config` trains."""
-    wanted = ("unet",) if config.network.network_train_unet_only else ("unet", "text_encoder")
-    return {name: family.components[name] for name in wanted if name in family.components}
+    options = config.network
+    wanted = {
+        name: module
+        for name, module in family.components.items()
+        if (not options.network_train_text_encoder_only if name in network.DENOISERS else options.trains_text)
+    }
+    if not wanted:
+        raise UserError("network_train_text_encoder_only: the base model has no text encoder that can be trained")
+    return wanted
+
+
+def component_rates(options: OptimizerSection, names: Sequence[str]) -> dict[str, float]:
+    """Learning rate of each component. Raises UserError for more text encoder rates than there are encoders."""
+    texts = [name for name in names if name not in network.DENOISERS]
+    given = options.text_encoder_lr
+    each = given if isinstance(given, list) else [given] * len(texts)
+    if len(each) == 1:
+        each = each * len(texts)  # sd-scripts: one rate is everyone's
+    if len(each) < len(texts) or (len(each) > len(texts) > 0):
+        raise UserError(f"text_encoder_lr: {len(each)} rates for {len(texts)} text encoder(s); give one, or one each")
+    rates = {name: options.unet_lr for name in names if name in network.DENOISERS} | dict(
+        zip(texts, each, strict=False)
+    )
+    return {name: options.learning_rate if rates[name] is None else float(rates[name] or 0.0) for name in names}

@@ -35,9 +35,11 @@ def lora_metadata(
     step: int,
     total_steps: int,
     steps_per_epoch: int,
+    epochs: int,
+    stage: str,
     finished: float,
 ) -> dict[str, str]:
-    """Metadata of the checkpoint after `epoch` (from 1) and `step` optimizer steps."""
+    """Metadata of the checkpoint after `epoch` (from 1) and `step` optimizer steps, in a stage of that config."""
     values = {
         **_settings(config, family, session, total_steps),
         **_dataset(config, data),
@@ -46,7 +48,8 @@ def lora_metadata(
         "ss_epoch": epoch,
         "ss_steps": step,
         "ss_num_batches_per_epoch": steps_per_epoch * config.training.gradient_accumulation_steps,
-        "ss_num_epochs": config.training.max_train_epochs or -(-total_steps // steps_per_epoch),
+        "ss_num_epochs": epochs,
+        "ss_onmodel_stage": stage,
         "ss_training_started_at": session.started,
         "ss_training_finished_at": finished,
     }
@@ -55,19 +58,22 @@ def lora_metadata(
 
 def _settings(config: TrainConfig, family: Family, session: Session, total_steps: int) -> dict[str, object]:
     optimizer, training, net = config.optimizer, config.training, config.network
+    plain = family.naming.network_module
     return {
         "ss_v2": family.base_version.startswith("sd_v2"),
         "ss_base_model_version": family.base_version,
-        "ss_network_module": net.network_module,
+        # sd-scripts has a module of its own for some structures.
+        "ss_network_module": plain if net.network_module.startswith("networks.") else net.network_module,
         "ss_network_dim": net.network_dim,
         "ss_network_alpha": net.network_alpha,
-        "ss_network_args": "{}",
+        "ss_network_dropout": net.network_dropout or None,
+        "ss_network_args": json.dumps(dict(item.split("=", 1) for item in net.network_args)),
         "ss_output_name": training.output_name,
         "ss_session_id": session.id,
         "ss_seed": training.seed,
         "ss_learning_rate": optimizer.learning_rate,
         "ss_unet_lr": optimizer.unet_lr,
-        "ss_text_encoder_lr": None if net.network_train_unet_only else optimizer.text_encoder_lr,
+        "ss_text_encoder_lr": optimizer.text_encoder_lr if net.trains_text else None,
         "ss_optimizer": f"{optimizer.optimizer_type}({','.join(optimizer.optimizer_args)})",
         "ss_lr_scheduler": optimizer.lr_scheduler,
         "ss_lr_warmup_steps": warmup_steps(optimizer, total_steps),
@@ -77,10 +83,15 @@ def _settings(config: TrainConfig, family: Family, session: Session, total_steps
         "ss_gradient_accumulation_steps": training.gradient_accumulation_steps,
         "ss_mixed_precision": training.mixed_precision,
         "ss_clip_skip": None,
-        "ss_noise_offset": config.advanced.noise_offset or None,
-        "ss_min_snr_gamma": config.advanced.min_snr_gamma,
+        **_loss(config),
+        "ss_zero_terminal_snr": config.model.zero_terminal_snr,
+        "ss_scale_weight_norms": optimizer.scale_weight_norms,
+        "ss_full_bf16": training.full_bf16,
         "ss_cache_latents": True,
         "ss_caption_dropout_rate": config.data.caption_dropout_rate,
+        "ss_caption_dropout_every_n_epochs": config.data.caption_dropout_every_n_epochs,
+        "ss_caption_tag_dropout_rate": config.data.caption_tag_dropout_rate,
+        "ss_prior_loss_weight": config.data.prior_loss_weight,
         "ss_sd_model_name": Path(config.model.pretrained_model_name_or_path).name,
         "ss_sd_model_hash": session.model_hash[:8],
         "ss_new_sd_model_hash": session.model_hash,
@@ -90,12 +101,35 @@ def _settings(config: TrainConfig, family: Family, session: Session, total_steps
     }
 
 
+def _loss(config: TrainConfig) -> dict[str, object]:
+    advanced = config.advanced
+    pyramid = bool(advanced.multires_noise_iterations)
+    return {
+        "ss_noise_offset": advanced.noise_offset or None,
+        "ss_noise_offset_random_strength": advanced.noise_offset_random_strength,
+        "ss_adaptive_noise_scale": advanced.adaptive_noise_scale or None,
+        "ss_multires_noise_iterations": advanced.multires_noise_iterations or None,
+        "ss_multires_noise_discount": advanced.multires_noise_discount if pyramid else None,
+        "ss_ip_noise_gamma": advanced.ip_noise_gamma or None,
+        "ss_ip_noise_gamma_random_strength": advanced.ip_noise_gamma_random_strength,
+        "ss_min_snr_gamma": advanced.min_snr_gamma,
+        "ss_debiased_estimation": advanced.debiased_estimation_loss,
+        "ss_loss_type": advanced.loss_type,
+        "ss_huber_schedule": advanced.huber_schedule,
+        "ss_huber_c": advanced.huber_c,
+        "ss_huber_scale": advanced.huber_scale,
+        "ss_masked_loss": config.data.masked_loss,
+    }
+
+
 def _dataset(config: TrainConfig, data: TrainingData) -> dict[str, object]:
     folders: dict[str, dict[str, int]] = {}
+    regular: dict[str, dict[str, int]] = {}
     tags: dict[str, Counter[str]] = {}
     for picture in data.pictures:
         name = picture.path.parent.name
-        folder = folders.setdefault(name, {"n_repeats": picture.repeats, "img_count": 0})
+        kind = regular if picture.is_reg else folders
+        folder = kind.setdefault(name, {"n_repeats": picture.repeats, "img_count": 0})
         folder["img_count"] += 1
         tags.setdefault(name, Counter()).update(tag.strip() for tag in picture.caption.split(",") if tag.strip())
     counts = Counter[tuple[int, int]]()
@@ -106,12 +140,14 @@ def _dataset(config: TrainConfig, data: TrainingData) -> dict[str, object]:
         for index, (size, count) in enumerate(sorted(counts.items()))
     }
     bucket_info = {"buckets": buckets}
-    images = sum(data.repeats)
+    images, regular_images = (
+        sum(picture.repeats for picture in data.pictures if picture.is_reg == reg) for reg in (False, True)
+    )
     described = {
         "is_dreambooth": True,
         "batch_size_per_device": config.training.train_batch_size,
         "num_train_images": images,
-        "num_reg_images": 0,
+        "num_reg_images": regular_images,
         "resolution": list(config.data.size),
         "enable_bucket": config.data.enable_bucket,
         "min_bucket_reso": config.data.min_bucket_reso,
@@ -124,7 +160,8 @@ def _dataset(config: TrainConfig, data: TrainingData) -> dict[str, object]:
     }
     return {
         "ss_num_train_images": images,
-        "ss_num_reg_images": 0,
+        "ss_num_reg_images": regular_images,
+        "ss_reg_dataset_dirs": json.dumps(regular),
         "ss_batch_size_per_device": config.training.train_batch_size,
         "ss_resolution": f"({config.data.size[0]}, {config.data.size[1]})",
         "ss_enable_bucket": config.data.enable_bucket,
@@ -138,19 +175,24 @@ def _dataset(config: TrainConfig, data: TrainingData) -> dict[str, object]:
 def _model_spec(config: TrainConfig, family: Family, finished: float) -> dict[str, object]:
     """ModelSpec 1.0.1."""
     width, height = config.data.size
-    return {
+    word = _PREDICTIONS.get(family.schedule.prediction_type)
+    prediction: dict[str, object] = {"modelspec.prediction_type": word} if word else {}
+    return prediction | {
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": f"{family.architecture}/lora",
         "modelspec.implementation": "diffusers",
         "modelspec.title": config.training.output_name,
         "modelspec.resolution": f"{width}x{height}",
         "modelspec.date": datetime.fromtimestamp(finished, UTC).isoformat(timespec="seconds"),
-        "modelspec.prediction_type": "v" if family.schedule.prediction_type == "v_prediction" else "epsilon",
     }
+
+
+_PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
+"""ModelSpec's words; it has none for a flow."""
 
 
 def _trigger(data: TrainingData) -> dict[str, object]:
     """The trigger phrase, where all folders name the same one."""
-    phrases = {picture.class_tokens for picture in data.pictures}
+    phrases = {picture.class_tokens for picture in data.pictures if not picture.is_reg}
     phrase = phrases.pop() if len(phrases) == 1 else None
     return {"modelspec.trigger_phrase": phrase} if phrase else {}

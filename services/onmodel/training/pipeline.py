@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import safetensors
 import torch
 import transformers
 
 from onmodel.core.errors import UserError
 from onmodel.training import network
-from onmodel.training.export import read_lora
 from onmodel.training.locate import locate_model
+from onmodel.training.lora_file import read_lora
+from onmodel.training.naming import naming_of
 
 
 def load_pipeline(
@@ -30,21 +32,43 @@ def load_pipeline(
     try:
         with quiet_libraries():
             if isinstance(where, Path) and where.is_file():
-                pipeline: Any = diffusers.StableDiffusionPipeline.from_single_file(str(where), torch_dtype=dtype)
+                pipeline: Any = _single_file(where, dtype)
             else:
                 pipeline = diffusers.DiffusionPipeline.from_pretrained(
                     str(where), torch_dtype=dtype, **_left_out(where)
                 )
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, KeyError, json.JSONDecodeError, safetensors.SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         advice = "check its files"
         if isinstance(where, Path) and where.is_file():
-            advice += ". A single file's configs and tokenizer come from the hub; offline, give a diffusers folder"
+            advice += (
+                f". A single file's configs and tokenizers come from the folder {where.with_suffix('')} (a diffusers "
+                "folder; its weights are not needed) or else from the hub"
+            )
         raise UserError(
             f"base model {name_or_path}: is no diffusion pipeline that can be loaded ({reason}); {advice}"
         ) from None
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+_SINGLE_FILES = {
+    "conditioner.embedders.1.": diffusers.StableDiffusionXLPipeline,
+    "double_blocks.": diffusers.FluxPipeline,
+    "model.diffusion_model.double_blocks.": diffusers.FluxPipeline,
+}
+"""Pipelines by the beginning of a key that only their single files have."""
+
+
+def _single_file(file: Path, dtype: torch.dtype) -> Any:
+    """A pipeline from one `.safetensors` file, its configs from the folder beside it that has the file's name."""
+    with safetensors.safe_open(file, framework="pt") as opened:
+        keys = list(opened.keys())
+    found = (kind for start, kind in _SINGLE_FILES.items() if any(key.startswith(start) for key in keys))
+    pipeline: Any = next(found, diffusers.StableDiffusionPipeline)
+    configs = file.with_suffix("")
+    beside = {"config": str(configs)} if (configs / "model_index.json").is_file() else {}
+    return pipeline.from_single_file(str(file), torch_dtype=dtype, **beside)
 
 
 def _left_out(where: Path | str) -> dict[str, Any]:
@@ -83,7 +107,7 @@ def load_lora(pipeline: diffusers.DiffusionPipeline, file: Path, scale: float = 
     """
     unload_lora(pipeline)
     components = network.lora_components(pipeline)
-    weights = read_lora(file, components)
+    weights = read_lora(file, components, naming_of(pipeline))
     network.attach_weights(components, weights, str(file))
     set_lora_scale(pipeline, scale)
 

@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
+from ray.exceptions import RayError
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from torch import Tensor
 
@@ -128,12 +129,32 @@ def check_resources(num_workers: int) -> bool:
     return gpus > 0
 
 
-def fit(job: Job, num_workers: int) -> None:
+def fit(job: Job, num_workers: int, *, max_failures: int = 0, say: Callable[[str], None] = lambda text: None) -> None:
     """Train `job` with `num_workers` Ray Train workers; a cluster must be there (see `cluster`).
 
+    Workers that died (killed, or lost with their machine) are started again up to `max_failures` times and go on from
+    the last state, as many of them as can be had then: the batch is the job's and not theirs. What a worker raised
+    would be raised again, so it ends the run.
+
+    Args:
+        say: gets a sentence each time that workers are started again.
+
     Raises:
-        OnModelError: what a worker raised, or InternalError when a worker died.
+        OnModelError: what a worker raised, or InternalError when workers died more often than that.
     """
+    for failures in range(max_failures + 1):
+        try:
+            _fit_once(job, num_workers)
+        except WorkerGroupError as error:
+            if failures == max_failures or not _workers_died(error):
+                raise _worker_error(error) from None
+            num_workers = _still_there(num_workers)
+            say(f"a training worker died; {num_workers} start again from the last state")
+        else:
+            return
+
+
+def _fit_once(job: Job, num_workers: int) -> None:
     scaling = ScalingConfig(num_workers=num_workers, use_gpu=check_resources(num_workers))
     storage = job.trial_dir / ".ray"
     logging.getLogger("ray.train").setLevel(logging.ERROR)
@@ -144,12 +165,34 @@ def fit(job: Job, num_workers: int) -> None:
     )
     try:
         _fit_interruptibly(trainer)
-    except WorkerGroupError as error:
-        raise _worker_error(error) from None
+    except WorkerGroupError:
+        raise
     except TrainingFailedError as error:
         raise InternalError(f"Ray Train failed: {str(error).strip().splitlines()[-1]}") from error
     finally:
         shutil.rmtree(storage, ignore_errors=True)
+
+
+def _workers_died(error: WorkerGroupError) -> bool:
+    """Whether it failed for a worker whose process is gone, and not for what one found wrong."""
+    failures = [_unwrap(failure) for failure in error.worker_failures.values()]
+    return any(map(_died, failures)) and not any(isinstance(failure, OnModelError) for failure in failures)
+
+
+def _died(failure: BaseException) -> bool:
+    """Whether a worker's process is gone or silent, or lost the connection to one that is."""
+    lost = ("connection", "closed by peer", "socket", "nccl", "gloo")
+    return (
+        isinstance(failure, RayError)
+        or type(failure).__name__ == "WorkerHealthCheckTimeoutError"
+        or (isinstance(failure, RuntimeError) and any(part in str(failure).lower() for part in lost))
+    )
+
+
+def _still_there(num_workers: int) -> int:
+    """As many of `num_workers` as the cluster can have now, at least one."""
+    resources = ray.cluster_resources()
+    return max(1, min(num_workers, int(resources.get("GPU", 0) or resources.get("CPU", 1))))
 
 
 def _fit_interruptibly(trainer: ray.train.torch.TorchTrainer) -> None:
@@ -178,16 +221,12 @@ def _worker_error(error: WorkerGroupError) -> OnModelError:
     if ours:
         return ours[0]
     first = failures[0] if failures else error
-    if isinstance(first, torch.OutOfMemoryError):
-        return ResourceError(
-            "the GPU's memory is full; lower train_batch_size or resolution, or set gradient_checkpointing = true"
-        )
     return InternalError(f"a training worker failed: {type(first).__name__}: {first}")
 
 
 def _unwrap(failure: BaseException) -> BaseException:
     """The worker's own exception below Ray's wrappers."""
-    for attribute in ("_base_exc", "cause"):
+    for attribute in ("_base_exc", "cause", "health_check_failure"):
         inner = getattr(failure, attribute, None)
         if isinstance(inner, BaseException):
             return _unwrap(inner)

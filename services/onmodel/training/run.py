@@ -1,31 +1,28 @@
-"""One trial from a config: the folder it lives in, what may be resumed, and what came of it."""
+"""One trial from a config: the folder it lives in, what it goes on from, and what came of it."""
 
 import json
 import os
+import shutil
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from onmodel.core.errors import ImageError, NotFoundError, UserError
-from onmodel.core.files import content_hash, write_text
+from onmodel.core.errors import InternalError, NotFoundError, UserError
+from onmodel.core.files import write_text
 from onmodel.core.progress import console
-from onmodel.dataset.folder import Picture, load_dataset
-from onmodel.training.checkpoint import StateFacts, read_facts
+from onmodel.training.checkpoint import copy_state
 from onmodel.training.config import TrainConfig, load_train_config, to_toml
 from onmodel.training.follow import following
-from onmodel.training.job import (
-    CONFIG,
-    DATASET,
-    METRICS,
-    PROBLEMS,
-    PROGRESS,
-    STATE,
-    Job,
-    TrainingPicture,
-    read_metrics,
-)
+from onmodel.training.job import CONFIG, DATASET, METRICS, PROBLEMS, PROGRESS, STATE, Job, Samples, read_metrics
 from onmodel.training.locate import locate_model
+from onmodel.training.logs import chosen
+from onmodel.training.masks import check_masks
+from onmodel.training.mix import solve_mixes
+from onmodel.training.optimizers import check_optimizer
+from onmodel.training.pictures import dataset_hash, load_pictures
+from onmodel.training.resuming import Start, checkpoints, find_start
+from onmodel.training.sources import with_dataset_config
+from onmodel.training.stages import resolve_stages, stage_index
 
 SCHEMA_VERSION = 1
 
@@ -44,53 +41,119 @@ class TrialResult:
 
 
 def train(
-    config: TrainConfig, *, num_workers: int = 1, resume: Path | None = None, epochs: int | None = None
+    config: TrainConfig,
+    *,
+    num_workers: int = 1,
+    resume: Path | None = None,
+    epochs: int | None = None,
+    stage: str | None = None,
+    max_failures: int = 3,
+    samples: Samples | None = None,
 ) -> TrialResult:
     """Train one trial, shown on standard error as it goes; a killed one of the same name goes on where it was.
 
     Args:
         num_workers: Ray Train workers; 0 trains in this process, without Ray.
-        resume: a trial folder or its `state` folder to go on from, or a LoRA `.safetensors` to start from.
-        epochs: in place of the config's `max_train_epochs`.
+        resume: a trial folder or its `state` folder to go on from, or a LoRA `.safetensors` to start from; None: what
+            the config's `resume` says.
+        epochs: in place of the config's `max_train_epochs`, or of the epochs of `stage`.
+        stage: train this one alone, from the end of the one before.
+        max_failures: how often workers that died are started again, from the last state.
+        samples: what the config's `sample_prompts` names.
 
     Raises:
         UserError, NotFoundError: a wrong config, dataset, base model or state; a loss that is not finite.
-        ResourceError: no disk space, or more workers than the cluster can have.
+        ResourceError: no disk space or memory, or more workers than the cluster can have.
     """
     if num_workers < 0:
         raise UserError(f"--num-workers {num_workers}: must be at least 1")
+    if config.training.sample_prompts is not None and samples is None:
+        raise InternalError("`sample_prompts` is set, and nothing was given that draws them")
     if epochs is not None:
-        config = config.with_changes(training={"max_train_epochs": epochs})
-    if resume is not None and resume.suffix == ".safetensors":
-        config = config.with_changes(network={"network_weights": str(resume)})
-        resume = None
+        config = with_epochs(config, epochs, stage)
+    config, resume = _weights_or_state(with_dataset_config(config), resume)
+    alone = None if stage is None else stage_index(config, stage)
     locate_model(config.model.pretrained_model_name_or_path)
     if config.network.network_weights and not Path(config.network.network_weights).exists():
         raise NotFoundError(f"{config.network.network_weights}: no such LoRA file; check the path")
-    pictures = _pictures(config)
-    dataset_hash = _dataset_hash(pictures)
+    chosen(config)
+    for each in resolve_stages(config):
+        check_optimizer(each.config.optimizer.optimizer_type, each.config.optimizer.optimizer_args)
+    cache = cache_dir() if config.data.cache_latents_to_disk else None
+    pictures = load_pictures(config, cache)
+    check_masks(config.data, pictures)
+    content = dataset_hash(pictures)
     trial_dir = config.trial_dir.resolve()
-    own = _own_state(config, trial_dir, dataset_hash)
-    if own is not None:
-        going_on = "is finished already" if own.finished else f"goes on after step {own.step} of {own.total_steps}"
-        console.print(f"{trial_dir}: the trial {going_on}", highlight=False, soft_wrap=True)
-    if own is None or not own.finished:
-        state = trial_dir / STATE if own is not None else _given_state(config, resume, dataset_hash)
+    for found, solved in zip(resolve_stages(config), solve_mixes(config, pictures), strict=True):
+        if found.mix != "original":
+            _say(f"stage {found.name}: {solved.describe()}")
+    from_weights = alone is not None and config.network.network_weights is not None
+    start = find_start(config, resume, content, None if from_weights and not trial_dir.exists() else alone)
+    if start.facts is not None:
+        _say(f"{trial_dir}: the trial {_going_on(config, start)}")
+    if not start.finished:
         job = Job(
             config=config,
             trial_dir=trial_dir,
             pictures=tuple(pictures),
-            dataset_hash=dataset_hash,
-            cache_dir=cache_dir() if config.data.cache_latents_to_disk else None,
-            resume=state,
+            dataset_hash=content,
+            cache_dir=cache,
             started=time.time(),
+            batch=start.facts.batch if start.facts else config.training.train_batch_size * max(1, num_workers),
+            first_stage=alone or 0,
+            last_stage=alone,
+            samples=samples,
         )
         _write_facts(job)
-        _run(job, num_workers)
+        _take_up(start, trial_dir / STATE)
+        _run(job, num_workers, max_failures)
     return read_trial(trial_dir)
 
 
-def _run(job: Job, num_workers: int) -> None:
+def with_epochs(config: TrainConfig, epochs: int, stage: str | None) -> TrainConfig:
+    """`config` with another number of epochs. Raises UserError where it has stages and none is named."""
+    if not config.stage:
+        return config.with_changes(training={"max_train_epochs": epochs, "max_train_steps": None})
+    if stage is None:
+        names = ", ".join(each.name for each in config.stage)
+        raise UserError(f"--epochs {epochs}: the config has stages ({names}); say which one with --stage NAME")
+    index = stage_index(config, stage)
+    changed = config.stage[index].model_copy(update={"epochs": epochs, "steps": None})
+    return config.model_copy(update={"stage": (*config.stage[:index], changed, *config.stage[index + 1 :])})
+
+
+def _weights_or_state(config: TrainConfig, resume: Path | None) -> tuple[TrainConfig, Path | None]:
+    """A LoRA file to resume from becomes the config's `network_weights`: a new run from it, and said so."""
+    if resume is None and config.training.resume is not None:
+        resume = Path(config.training.resume)
+    if resume is None or resume.suffix != ".safetensors":
+        return config, resume
+    _say(f"{resume}: LoRA weights without a training state; a new run starts from them")
+    return config.with_changes(network={"network_weights": str(resume)}), None
+
+
+def _going_on(config: TrainConfig, start: Start) -> str:
+    facts = start.facts
+    assert facts is not None
+    inside = f" (stage {config.stage[facts.stage].name})" if config.stage else ""
+    if start.finished:
+        return "is finished already"
+    return f"goes on after step {facts.step} of {facts.total_steps}{inside}, {facts.batch} pictures a step"
+
+
+def _take_up(start: Start, state: Path) -> None:
+    """Put the state that a run goes on from where its workers look for it."""
+    if start.source is None:
+        shutil.rmtree(state, ignore_errors=True)
+    elif start.source != state:
+        copy_state(start.source, state)
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def _run(job: Job, num_workers: int, max_failures: int) -> None:
     try:
         with following(job.trial_dir, job.config.training.output_name):
             if num_workers == 0:
@@ -101,7 +164,7 @@ def _run(job: Job, num_workers: int) -> None:
             from onmodel.training import ray_train
 
             with ray_train.cluster():
-                ray_train.fit(job, num_workers)
+                ray_train.fit(job, num_workers, max_failures=max_failures, say=_say)
     finally:
         (job.trial_dir / PROGRESS).unlink(missing_ok=True)
 
@@ -128,88 +191,16 @@ def cache_dir() -> Path:
     return base / "training"
 
 
-def _pictures(config: TrainConfig) -> list[TrainingPicture]:
-    """The dataset's pictures. Raises as `load_dataset`."""
-    dataset = load_dataset(Path(config.data.train_data_dir))
-    return [
-        TrainingPicture(p.path.resolve(), p.caption, p.repeats, _hash_or_empty(p), p.class_tokens, p.variants)
-        for p in dataset.pictures
-    ]
-
-
-def _hash_or_empty(picture: Picture) -> str:
-    """A file that cannot be read gets no hash here; the worker that decodes it reports it."""
-    try:
-        return picture.hash
-    except ImageError:
-        return ""
-
-
-def _dataset_hash(pictures: Iterable[TrainingPicture]) -> str:
-    """Hash of what is trained on: contents, captions and repeats, in order; paths do not count."""
-    facts = [[picture.hash, picture.caption, picture.repeats, *picture.variants] for picture in pictures]
-    return content_hash(json.dumps(facts).encode())
-
-
-def _own_state(config: TrainConfig, trial_dir: Path, dataset_hash: str) -> StateFacts | None:
-    """The state of an earlier run of this very trial, or None when the trial is new.
-
-    Raises:
-        UserError: the folder belongs to a trial with another config or dataset, or to something else.
-    """
-    name = config.training.output_name
-    advice = "give another output_name, or remove the folder"
-    if not trial_dir.exists() or not any(trial_dir.iterdir()):
-        return None
-    if not (trial_dir / CONFIG).is_file():
-        raise UserError(f"{trial_dir}: exists and is no trial folder; {advice}")
-    facts = read_facts(trial_dir / STATE)
-    if facts is None and not _checkpoints(trial_dir, name):
-        return None  # a run that was stopped before its first epoch ended has nothing to lose
-    if load_train_config(trial_dir / CONFIG).identity != config.identity:
-        raise UserError(f"{trial_dir}: a trial named {name!r} with another config is there; {advice}")
-    try:
-        known = json.loads((trial_dir / DATASET).read_text(encoding="utf-8"))["dataset_hash"]
-    except (OSError, ValueError, KeyError):
-        raise UserError(f"{trial_dir / DATASET}: missing or damaged; {advice}") from None
-    if known != dataset_hash:
-        raise UserError(f"{trial_dir}: a trial named {name!r} on other pictures or captions is there; {advice}")
-    return facts
-
-
-def _checkpoints(trial_dir: Path, name: str) -> list[Path]:
-    """The sd-scripts files of the trial, by epoch."""
-    return sorted(trial_dir.glob(f"{name}-[0-9][0-9][0-9][0-9][0-9][0-9].safetensors"))
-
-
-def _given_state(config: TrainConfig, resume: Path | None, dataset_hash: str) -> Path | None:
-    """The state folder that `resume` names. Raises UserError when it is of another config or dataset."""
-    if resume is None:
-        return None
-    folder = resume / STATE if (resume / STATE).is_dir() else resume
-    facts = read_facts(folder)
-    if facts is None:
-        raise NotFoundError(
-            f"{resume}: holds no training state; give a trial folder, its `{STATE}` folder, or a LoRA .safetensors"
-        )
-    for what, same in (("config", facts.identity == config.identity), ("dataset", facts.dataset_hash == dataset_hash)):
-        if not same:
-            raise UserError(
-                f"{resume}: the state is of a run with another {what}, so it cannot be gone on with exactly; "
-                "give one of its .safetensors to start a new run from its weights"
-            )
-    return folder.resolve()
-
-
 def _write_facts(job: Job) -> None:
     """The resolved config and the dataset's facts, before anything else is written."""
     config = job.config
     write_text(job.trial_dir / CONFIG, to_toml(config))
     facts = {
         "schema_version": SCHEMA_VERSION,
-        "path": str(Path(config.data.train_data_dir).resolve()),
+        "path": str(config.data.source.resolve()),
         "dataset_hash": job.dataset_hash,
-        "pictures": [{**asdict(picture), "path": str(picture.path)} for picture in job.pictures],
+        # The pool follows from the rest, and is long.
+        "pictures": [{**asdict(replace(picture, pool=())), "path": str(picture.path)} for picture in job.pictures],
     }
     write_text(job.trial_dir / DATASET, json.dumps(facts, ensure_ascii=False, indent=1))
 
@@ -222,7 +213,7 @@ def read_trial(trial_dir: Path) -> TrialResult:
     problems = trial_dir / PROBLEMS
     return TrialResult(
         trial_dir=trial_dir,
-        checkpoints=_checkpoints(trial_dir, name),
+        checkpoints=checkpoints(trial_dir, name),
         losses=[float(step["loss"]) for step in read_metrics(trial_dir / METRICS)],
         problems=json.loads(problems.read_text(encoding="utf-8")) if problems.is_file() else [],
     )

@@ -1,27 +1,28 @@
 """What one training process does from first to last: load, encode, train, write. Knows nothing of Ray."""
 
-import json
-import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from onmodel.core.errors import UserError
-from onmodel.core.files import content_hash, write_text
-from onmodel.training import checkpoint, export, network
-from onmodel.training.chart import write_loss_chart
-from onmodel.training.data import ArrayCache, TrainingData, prepare
-from onmodel.training.families import Family, StableDiffusion
-from onmodel.training.job import LOSS_CHART, METRICS, PROBLEMS, PROGRESS, STATE, Job, read_metrics
+from onmodel.core.errors import ResourceError
+from onmodel.training import checkpoint, network
+from onmodel.training.config import TrainConfig
+from onmodel.training.data import TrainingData, prepare
+from onmodel.training.families import Family, make_family
+from onmodel.training.job import STATE, Job
 from onmodel.training.loop import StepReport, Trainer, Workers
-from onmodel.training.metadata import Session, lora_metadata
+from onmodel.training.lora_file import read_lora
+from onmodel.training.masks import prepare_masks
 from onmodel.training.pipeline import load_pipeline
+from onmodel.training.store import ArrayCache
+from onmodel.training.writer import Writer
 
-STATE_EVERY_S = 20.0
-"""A killed run loses at most this and an epoch; short epochs do not each wait for the disk."""
+PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Type of the base model's weights by `mixed_precision`."""
 
 
 class Host(Protocol):
@@ -36,33 +37,89 @@ class Host(Protocol):
 
 
 def run_job(job: Job, host: Host) -> None:
-    """Train `job` to its end; the files are written by the worker of rank 0. Raises OnModelError."""
-    writer = _Writer(job) if host.workers.rank == 0 else None
-    progress = writer.progress if writer is not None else _silent
-    progress("loading the base model", 0, 0)
-    dtype = torch.bfloat16 if job.config.training.mixed_precision == "bf16" else torch.float32
-    pipeline = load_pipeline(job.config.model.pretrained_model_name_or_path, device=host.device, dtype=dtype)
-    family = StableDiffusion(pipeline, job.config.model.v_parameterization)
-    data = _prepare(job, host, family, progress)
-    trainer = Trainer(job.config, family, data, host.workers, host.device)
-    _start_from(job, host, trainer)
-    if writer is not None:
-        writer.begin(family, data, trainer, host.workers.world_size)
+    """Train `job` to its end; the files are written by the worker of rank 0.
 
-    def on_step(report: StepReport) -> None:
+    Raises:
+        OnModelError: a wrong config or state, a loss that is not finite, a full disk or a full memory.
+    """
+    writer = Writer(job) if host.workers.rank == 0 else None
+    try:
+        _Run(job, host, writer).train()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(out_of_memory(job.config, host.device.type)) from error
+    finally:
         if writer is not None:
-            writer.step(report)
+            writer.close()
 
-    def on_epoch_end(epoch: int) -> None:
-        last = trainer.step >= trainer.total_steps
-        due = last or epoch % job.config.training.save_every_n_epochs == 0
+
+class _Run:
+    """One worker's run."""
+
+    def __init__(self, job: Job, host: Host, writer: Writer | None) -> None:
+        progress = writer.progress if writer is not None else _silent
+        progress("loading the base model", 0, 0)
+        self._job, self._host, self._writer = job, host, writer
+        dtype = PRECISIONS[job.config.training.mixed_precision]
+        base = job.config.model.pretrained_model_name_or_path
+        self._pipeline: Any = load_pipeline(base, device=host.device, dtype=dtype)
+        family = make_family(self._pipeline, job.config.model)
+        data = _prepare(job, host, family, progress)
+        self._trainer = Trainer(job.config, family, data, host.workers, host.device, batch=job.batch)
+        _start_from(job, family, self._trainer)
+        self._validates = any(picture.held_back for picture in data.pictures)
         if writer is not None:
-            writer.epoch(epoch, due=due)
+            writer.begin(family, data, self._trainer)
+
+    def train(self) -> None:
+        options = self._job.config.training
+        if self._trainer.step == 0:
+            if self._validates:
+                self._validate(0)
+            if options.sample_at_first:
+                self._draw()
+        self._trainer.run(self._on_step, self._on_epoch_end, last_stage=self._job.last_stage)
+
+    def _on_step(self, report: StepReport) -> None:
+        if self._writer is not None:
+            self._writer.step(report)
+        options, step = self._job.config.training, report.step
+        if _due(step, options.validate_every_n_steps) and self._validates:
+            self._validate(report.epoch)
+        if _due(step, options.sample_every_n_steps):
+            self._draw()
+
+    def _on_epoch_end(self, epoch: int) -> None:
+        options, trainer = self._job.config.training, self._trainer
+        due = trainer.step == trainer.stage.last_step or _due(epoch, options.save_every_n_epochs)
+        every = options.validate_every_n_epochs or (None if options.validate_every_n_steps else 1)
+        if self._validates and _due(epoch, every):
+            self._validate(epoch)
+        if self._writer is not None:
+            self._writer.epoch(epoch, due=due)
+        if _due(epoch, options.sample_every_n_epochs):
+            # After the epoch is on disk: drawing takes longest, and is what may fail.
+            self._draw()
         if due:
             # Not every epoch: the driver takes reports up some times a second at most, and a worker waits for it.
-            host.report({"epoch": epoch, "step": trainer.step})
+            self._host.report({"epoch": epoch, "step": trainer.step})
 
-    trainer.run(on_step, on_epoch_end)
+    def _validate(self, epoch: int) -> None:
+        losses = self._trainer.validate()
+        if self._writer is not None:
+            self._writer.validated(losses, epoch)
+
+    def _draw(self) -> None:
+        if self._writer is None or self._job.samples is None:
+            return
+        self._pipeline.to(self._host.device)
+        self._writer.draw(self._pipeline)
+        self._trainer.release_encoders()
+
+
+def _due(number: int, every: int | None) -> bool:
+    return every is not None and number % every == 0
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -70,108 +127,62 @@ def _silent(what: str, done: int, total: int) -> None:
 
 
 def _prepare(job: Job, host: Host, family: Family, progress: Callable[[str, int, int], None]) -> TrainingData:
-    captions = job.config.network.network_train_unet_only
+    captions = not job.config.network.trains_text
+    # Without a folder to share, each worker encodes everything for itself.
     shared = job.cache_dir is not None
-    data = prepare(
-        job.pictures,
-        family,
-        job.config.data,
-        ArrayCache(job.cache_dir),
-        encode_captions=captions,
-        # Without a folder to share, each worker encodes everything for itself.
-        rank=host.workers.rank if shared else 0,
-        world_size=host.workers.world_size if shared else 1,
-        barrier=host.workers.barrier,
-        progress=progress,
-    )
+    place = {
+        "rank": host.workers.rank if shared else 0,
+        "world_size": host.workers.world_size if shared else 1,
+    }
+    cache, options, barrier = ArrayCache(job.cache_dir), job.config.data, host.workers.barrier
+    encode = partial(prepare, family=family, config=options, cache=cache, barrier=barrier, progress=progress, **place)
+    data = encode(job.pictures, encode_captions=captions)
+    data.masks = prepare_masks(data, options, cache, barrier=barrier, **place)
+    if any(picture.flip_aug for picture in data.pictures):
+        turned = [replace(picture, mirrored=True) for picture in data.pictures]
+        data.mirrored = encode(turned, encode_captions=False)
+        data.mirrored.masks = prepare_masks(data.mirrored, options, cache, barrier=barrier, **place)
     family.release_encoders(captions=captions)
     return data
 
 
-def _start_from(job: Job, host: Host, trainer: Trainer) -> None:
-    """Take up the full state, or the weights of a LoRA file, that the job names."""
-    if job.resume is not None:
-        facts = checkpoint.read_facts(job.resume)
-        if facts is not None and facts.world_size != host.workers.world_size:
-            raise UserError(
-                f"{job.resume}: the run had {facts.world_size} worker(s), and its steps can only be gone on with by as "
-                f"many; give --num-workers {facts.world_size}"
-            )
-        trainer.load_state(checkpoint.load_state(job.resume))
-    elif job.config.network.network_weights is not None:
+def _start_from(job: Job, family: Family, trainer: Trainer) -> None:
+    """Take up the state in the trial's folder, or else begin, with the weights of a LoRA file where one is named.
+
+    Looked for here and not by the driver: a worker that is started in place of one that died comes by here again.
+    """
+    if checkpoint.read_facts(job.trial_dir / STATE) is not None:
+        trainer.load_state(checkpoint.load_state(job.trial_dir / STATE))
+        return
+    if job.config.network.network_weights is not None:
         file = Path(job.config.network.network_weights)
-        network.write_weights(trainer.components, export.read_lora(file, trainer.components), str(file))
+        weights = read_lora(file, trainer.components, family.naming)
+        network.write_weights(trainer.components, weights, str(file))
+    if job.first_stage:
+        trainer.start_at(job.first_stage)
 
 
-class _Writer:
-    """The files of a trial while it runs."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device's or the machine's memory was full."""
+    full = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(part in str(error).lower() for part in full)
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._name = job.config.training.output_name
-        self._last_progress = 0.0
-        self._last_state = time.monotonic()
 
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Note what is going on for the driver's bar; at most some times a second."""
-        now = time.monotonic()
-        if done not in (0, total) and now - self._last_progress < 0.2:
-            return
-        self._last_progress = now
-        write_text(self._job.trial_dir / PROGRESS, json.dumps({"what": what, "done": done, "total": total}))
-
-    def begin(self, family: Family, data: TrainingData, trainer: Trainer, world_size: int) -> None:
-        """Called once, before the first step."""
-        self._family, self._data, self._trainer, self._world_size = family, data, trainer, world_size
-        self._session = Session(
-            id=int(self._job.started * 1000) & 0xFFFFFFFF,
-            started=self._job.started,
-            model_hash=content_hash((family.picture_hash() + family.caption_hash()).encode()),
+def out_of_memory(config: TrainConfig, device: str) -> str:
+    """What to change in `config`, the cheapest first."""
+    training, width, height = config.training, *config.data.size
+    advice: list[str] = []
+    if not config.advanced.gradient_checkpointing:
+        advice.append("set gradient_checkpointing = true")
+    if training.mixed_precision == "no" and device == "cuda":
+        advice.append('set mixed_precision = "bf16"')
+    if training.train_batch_size > 1:
+        half = max(1, training.train_batch_size // 2)
+        steps = -(-training.train_batch_size // half) * training.gradient_accumulation_steps
+        advice.append(
+            f"lower train_batch_size from {training.train_batch_size} to {half} "
+            f"(with gradient_accumulation_steps = {steps} for the same steps)"
         )
-        if data.problems:
-            write_text(self._job.trial_dir / PROBLEMS, json.dumps(data.problems, ensure_ascii=False, indent=1))
-        self._cut_metrics(trainer.step)
-        self.progress("training", trainer.step, trainer.total_steps)
-
-    def _cut_metrics(self, step: int) -> None:
-        """Forget steps after `step`, which a resumed run takes again."""
-        file = self._job.trial_dir / METRICS
-        kept = [line for line in read_metrics(file) if line["step"] <= step]
-        write_text(file, "".join(json.dumps(line) + "\n" for line in kept))
-
-    def step(self, report: StepReport) -> None:
-        """One line in the metrics, at once, for whoever follows the run."""
-        line = {**asdict(report), "total_steps": self._trainer.total_steps, "time": round(time.time(), 3)}
-        with (self._job.trial_dir / METRICS).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
-
-    def epoch(self, epoch: int, *, due: bool) -> None:
-        """Checkpoint and chart when due; the full state then too, and else when the last one has grown old."""
-        trainer, folder = self._trainer, self._job.trial_dir
-        if due:
-            weights = network.read_weights(trainer.components)
-            name = f"{self._name}-{epoch:06d}"
-            export.write_peft(folder / "peft" / name, weights)
-            export.write_lora(folder / f"{name}.safetensors", weights, self._metadata(epoch))
-            write_loss_chart(folder / LOSS_CHART, read_metrics(folder / METRICS))
-        if due or time.monotonic() - self._last_state > STATE_EVERY_S:
-            # Last: a state says that everything up to it has been written.
-            config = self._job.config
-            facts = checkpoint.StateFacts(
-                trainer.step, trainer.total_steps, config.identity, self._job.dataset_hash, self._world_size
-            )
-            checkpoint.save_state(folder / STATE, facts, trainer.state())
-            self._last_state = time.monotonic()
-
-    def _metadata(self, epoch: int) -> dict[str, str]:
-        return lora_metadata(
-            self._job.config,
-            self._family,
-            self._data,
-            self._session,
-            epoch=epoch,
-            step=self._trainer.step,
-            total_steps=self._trainer.total_steps,
-            steps_per_epoch=self._trainer.steps_per_epoch,
-            finished=time.time(),
-        )
+    advice.append(f"lower resolution from {width}x{height}")
+    where = "the GPU's memory" if device == "cuda" else "the memory"
+    return f"{where} is full; {', or '.join(advice)}"

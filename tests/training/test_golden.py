@@ -19,7 +19,8 @@ from onmodel.training.network_spec import NetworkSpec
 from onmodel.training.pipeline import load_pipeline
 
 from .conftest import MakeConfig
-from .test_loop import make_trainer, run
+from .running import run_to
+from .test_loop import make_trainer
 
 Losses = Callable[[Tensor, Tensor, Tensor, str], Tensor]
 """Difference (B, C, H, W), signal-to-noise ratio (B,), share of time (B,) and prediction type to losses (B,)."""
@@ -135,7 +136,7 @@ def test_first_loss_and_gradient(
     trainer = as_flow(config) if kind == "flow" else make_trainer(config)
     pictures = first_batch(trainer)
     data = trainer._data  # pyright: ignore[reportPrivateUsage]
-    reports, _ = run(trainer, stop_after=1)
+    reports, _ = run_to(trainer, 1)
 
     chosen = pictures()
     generator = seeded(11, 0, 2)

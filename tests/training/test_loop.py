@@ -1,6 +1,5 @@
 """The loop: golden first steps, exact resuming, several workers like one."""
 
-import copy
 import threading
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from onmodel.training.store import ArrayCache
 from onmodel.training.weights import UP
 
 from .conftest import MakeConfig
+from .running import run_to
 
 CPU = torch.device("cpu")
 
@@ -50,31 +50,12 @@ def test_each_showing_draws_one_of_several_captions(make_config: MakeConfig) -> 
 
     def losses(variants: tuple[str, ...]) -> list[float]:
         trainer = make_trainer(config, variants=variants)
-        return [report.loss for report in run(trainer)[0]]
+        return [report.loss for report in run_to(trainer)[0]]
 
     alone = losses(())
     several = losses(("zork, far away", "zork, in a park"))
     assert several == losses(("zork, far away", "zork, in a park"))
     assert several != alone
-
-
-def run(trainer: Trainer, *, stop_after: int | None = None) -> tuple[list[StepReport], dict[str, Any] | None]:
-    """Train to the end, or to `stop_after` steps; the reports, and the state where it stopped."""
-    reports: list[StepReport] = []
-
-    class Stop(Exception):
-        pass
-
-    def on_step(report: StepReport) -> None:
-        reports.append(report)
-        if report.step == stop_after:
-            raise Stop
-
-    try:
-        trainer.run(on_step, lambda epoch: None)
-    except Stop:
-        return reports, copy.deepcopy(trainer.state())
-    return reports, None
 
 
 def weights(trainer: Trainer) -> list[Tensor]:
@@ -94,7 +75,7 @@ def test_first_step_equals_a_derivation_of_its_own(
         training={"seed": 11, "max_train_steps": 1},
     )
     trainer = make_trainer(config)
-    reports, _ = run(trainer, stop_after=1)
+    reports, _ = run_to(trainer, 1)
 
     pipeline: Any = load_pipeline(str(base))
     again = make_trainer(config)
@@ -134,14 +115,14 @@ def test_a_resumed_run_is_bit_for_bit_the_run_that_never_stopped(
         advanced={"noise_offset": 0.1, "min_snr_gamma": 5.0},
     )
     whole = make_trainer(config)
-    reports, _ = run(whole)
+    reports, _ = run_to(whole)
     assert len(reports) == whole.total_steps == 12
     stopped = make_trainer(config)
-    _, state = run(stopped, stop_after=stop_after)
+    _, state = run_to(stopped, stop_after)
     torch.save(state, tmp_path / "state.pt")
     resumed = make_trainer(config)
     resumed.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
-    rest, _ = run(resumed)
+    rest, _ = run_to(resumed)
     assert [report.loss for report in rest] == [report.loss for report in reports[stop_after:]]
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
 
@@ -171,14 +152,14 @@ class Shared:
 
 def test_two_workers_with_half_the_batch_give_the_weights_of_one(make_config: MakeConfig) -> None:
     one = make_trainer(make_config(training={"train_batch_size": 4}))
-    alone, _ = run(one)
+    alone, _ = run_to(one)
     shared = Shared()
     half = make_config(training={"train_batch_size": 2})
     pair = [make_trainer(half, Together(rank, shared)) for rank in range(2)]
     reports: dict[int, list[StepReport]] = {}
 
     def work(rank: int) -> None:
-        reports[rank] = run(pair[rank])[0]
+        reports[rank] = run_to(pair[rank])[0]
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
     for thread in threads:
@@ -199,7 +180,7 @@ def test_accumulated_batches_equal_one_batch_of_their_size(make_config: MakeConf
         make_config(training={"train_batch_size": 3, "gradient_accumulation_steps": 2}, data=one_bucket)
     )
     assert whole.total_steps == parts.total_steps == 4
-    assert run(whole)[0][0].pictures == run(parts)[0][0].pictures == 6
+    assert run_to(whole)[0][0].pictures == run_to(parts)[0][0].pictures == 6
 
 
 def test_steps_go_before_epochs_only_when_there_are_no_epochs(make_config: MakeConfig) -> None:
@@ -218,7 +199,7 @@ def test_steps_go_before_epochs_only_when_there_are_no_epochs(make_config: MakeC
 def test_training_lowers_the_loss_and_leaves_the_base_alone(make_config: MakeConfig) -> None:
     trainer = make_trainer(make_config(training={"max_train_epochs": 12}))
     before = [p.clone() for p in trainer.components["unet"].parameters() if not p.requires_grad]
-    reports, _ = run(trainer)
+    reports, _ = run_to(trainer)
     after = [p for p in trainer.components["unet"].parameters() if not p.requires_grad]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     losses = [report.loss for report in reports]
@@ -228,31 +209,31 @@ def test_training_lowers_the_loss_and_leaves_the_base_alone(make_config: MakeCon
 def test_text_encoder_is_trained_at_its_own_rate(make_config: MakeConfig) -> None:
     config = make_config(network={"network_train_unet_only": False}, optimizer={"text_encoder_lr": 0.0})
     frozen = make_trainer(config)
-    run(frozen, stop_after=2)
+    run_to(frozen, 2)
     assert not any(layer.parts[UP].any() for layer in network.read_weights(frozen.components)["text_encoder"].values())
     trained = make_trainer(config.with_changes(optimizer={"text_encoder_lr": 1e-3}))
-    run(trained, stop_after=2)
+    run_to(trained, 2)
     assert all(layer.parts[UP].any() for layer in network.read_weights(trained.components)["text_encoder"].values())
 
 
 def test_gradient_checkpointing_changes_nothing_but_memory(make_config: MakeConfig) -> None:
-    plain = run(make_trainer(make_config()), stop_after=2)[0]
-    saving = run(make_trainer(make_config(advanced={"gradient_checkpointing": True})), stop_after=2)[0]
+    plain = run_to(make_trainer(make_config()), 2)[0]
+    saving = run_to(make_trainer(make_config(advanced={"gradient_checkpointing": True})), 2)[0]
     assert [r.loss for r in saving] == pytest.approx([r.loss for r in plain], rel=1e-5)
 
 
 def test_bf16_trains_float32_weights_near_the_float32_run(make_config: MakeConfig) -> None:
-    plain = run(make_trainer(make_config()), stop_after=3)[0]
+    plain = run_to(make_trainer(make_config()), 3)[0]
     half = make_trainer(make_config(training={"mixed_precision": "bf16"}), dtype=torch.bfloat16)
-    reports = run(half, stop_after=3)[0]
+    reports = run_to(half, 3)[0]
     assert [r.loss for r in reports] == pytest.approx([r.loss for r in plain], rel=0.05)
     assert all(weight.dtype == torch.float32 for weight in weights(half))
 
 
 def test_a_loss_that_is_not_finite_names_step_and_pictures(make_config: MakeConfig) -> None:
     trainer = make_trainer(make_config())
-    run(trainer, stop_after=2)
+    run_to(trainer, 2)
     with torch.no_grad():
         network.parameters(trainer.components["unet"])[0].fill_(float("nan"))
     with pytest.raises(UserError, match=r"nan at step 3 \(epoch 1\).*\.png"):
-        run(trainer)
+        run_to(trainer)

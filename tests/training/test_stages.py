@@ -1,7 +1,5 @@
 """Stages: what their tables may hold, how they run, where they may be stopped, and each alone."""
 
-import contextlib
-import copy
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +29,7 @@ from onmodel.training.store import ArrayCache
 from onmodel.training.writer import Writer
 
 from .conftest import MakeConfig
+from .running import run_to
 from .tiny import save_dataset
 
 KINDS = (("close_up",), ("close_up", "complex_background"), ("full_body",), ("complex_background", "full_body"))
@@ -58,22 +57,6 @@ def make_trainer(config: TrainConfig) -> Trainer:
     ]
     data = prepare(pictures, family, config.data, ArrayCache(None))
     return Trainer(config, family, data, Alone(), torch.device("cpu"))
-
-
-def run_to(trainer: Trainer, stop_after: int | None = None) -> tuple[list[StepReport], dict[str, Any]]:
-    reports: list[StepReport] = []
-
-    class Stop(Exception):
-        pass
-
-    def on_step(report: StepReport) -> None:
-        reports.append(report)
-        if report.step == stop_after:
-            raise Stop
-
-    with contextlib.suppress(Stop):
-        trainer.run(on_step, lambda epoch: None)
-    return reports, copy.deepcopy(trainer.state())
 
 
 def same(a: list[Tensor], b: list[Tensor]) -> bool:

@@ -20,8 +20,9 @@ from onmodel.training.stages import resolve_stages
 from onmodel.training.store import ArrayCache
 
 from .conftest import MakeConfig
+from .running import run_to
 from .test_sources import prepared
-from .test_stages import analysed, make_trainer, run_to, same, staged
+from .test_stages import analysed, make_trainer, same, staged
 from .test_watching import losses_in
 from .tiny import save_dataset
 

@@ -18,7 +18,8 @@ from onmodel.training.update import Update, make_average
 from onmodel.training.weights import DOWN, UP
 
 from .conftest import MakeConfig
-from .test_loop import make_trainer, run
+from .running import run_to
+from .test_loop import make_trainer
 
 CPU = torch.device("cpu")
 HERE = [name for name, kind in KINDS.items() if kind.module != "bitsandbytes.optim"]
@@ -176,7 +177,7 @@ def test_gradients_are_clipped_to_the_norm(make_config: MakeConfig) -> None:
 
 def test_max_norm_holds_after_each_step(make_config: MakeConfig) -> None:
     trainer = make_trainer(make_config(optimizer={"learning_rate": 0.5, "scale_weight_norms": 0.05}))
-    run(trainer, stop_after=2)
+    run_to(trainer, 2)
     for layer in network.read_weights(trainer.components)["unet"].values():
         change = layer.parts[UP].flatten(1) @ layer.parts[DOWN].flatten(1) * layer.alpha / layer.rank
         assert float(change.norm()) <= 0.05 * 1.001
@@ -208,7 +209,7 @@ def test_rates_are_the_formula_at_every_step_for_any_number_of_workers(workers: 
         training={"max_train_epochs": 4, "train_batch_size": 4 // workers},
     )
     trainer = make_trainer(config, Share(workers))
-    reports, _ = run(trainer)
+    reports, _ = run_to(trainer)
     assert trainer.total_steps == len(reports) == 16
     for step, report in enumerate(reports):
         assert report.learning_rate == pytest.approx(1e-3 * formula(step, 16), rel=1e-9, abs=1e-15)
@@ -217,7 +218,7 @@ def test_rates_are_the_formula_at_every_step_for_any_number_of_workers(workers: 
 def test_full_bf16_keeps_the_network_in_bf16(make_config: MakeConfig) -> None:
     config = make_config(training={"mixed_precision": "bf16", "full_bf16": True})
     trainer: Trainer = make_trainer(config, dtype=torch.bfloat16)
-    reports, _ = run(trainer, stop_after=2)
+    reports, _ = run_to(trainer, 2)
     assert all(parameter.dtype == torch.bfloat16 for parameter in trainer.state()["lora"])
     assert all(math.isfinite(report.loss) for report in reports)
     weights = network.read_weights(trainer.components)["unet"].values()

@@ -33,7 +33,7 @@ class JudgeConfig(Config):
     """What the neighbours weigh in an attribute's certainty; in a shot type's it is half. What passes by is seen in a
     few frames only, while a camera that changes the shot type does so slowly."""
     main_share: float = Field(default=0.6, ge=0, le=1)
-    """Beside a character whose box is larger than ours by more than this share, the framing is the other's, and the
+    """Where our box has less than this share of the largest character's area, the framing is the other's, and the
     frame is no shot type of ours; it still shows ours with another."""
     other_share: float = Field(default=0.15, ge=0)
     """Another character is certain from this share of the area of ours: smaller may be decoration."""

@@ -184,6 +184,11 @@ class TrainConfig(Config):
         return validate(TrainConfig, value, "training config")
 
     @property
+    def validation_seed(self) -> int:
+        """Which pictures are held back, and the noise that they are measured with; the run's seed where none is set."""
+        return self.training.seed if self.data.validation_seed is None else self.data.validation_seed
+
+    @property
     def identity(self) -> str:
         """Hash of every setting that decides the weights: not where results go, nor what is shown on the way."""
         value = self.model_dump(mode="json")

@@ -91,7 +91,9 @@ def prepare(
     missing = {key: picture for key, picture in share if latents_of.get(key) is None}
     with kept_on_the_way(latents_of):
         broken = _encode_pictures(missing, family, config, latents_of, progress)
-    caption_keys = _encode_captions(pictures, family, cache, rank, world_size) if encode_captions else {}
+    # The hash reads all of the text encoders' weights: once.
+    texts = cache.section(family.caption_hash()) if encode_captions else cache
+    caption_keys = _encode_captions(pictures, family, texts, rank, world_size) if encode_captions else {}
     cache.flush()
     barrier()
     cache.refresh()
@@ -107,7 +109,6 @@ def prepare(
         data.buckets.append((latents.shape[2] * family.pixels_per_latent, latents.shape[1] * family.pixels_per_latent))
     if not data.pictures:
         raise UserError(f"none of the {len(pictures)} pictures can be read: {'; '.join(data.problems[:3])}")
-    texts = cache.section(family.caption_hash()) if caption_keys else cache
     for caption, key in caption_keys.items():
         value = texts.get(key)
         assert value is not None
@@ -164,10 +165,9 @@ def _cut(picture: TrainingPicture, sizes: Sequence[Size]) -> Tensor | ImageError
 
 
 def _encode_captions(
-    pictures: Sequence[TrainingPicture], family: Family, cache: ArrayCache, rank: int, world_size: int
+    pictures: Sequence[TrainingPicture], family: Family, texts: ArrayCache, rank: int, world_size: int
 ) -> dict[str, str]:
     """Encode the captions that the cache lacks; returns the cache key of each caption, the empty one included."""
-    texts = cache.section(family.caption_hash())
     captions = sorted({"", *(caption for picture in pictures for caption in picture.captions)})
     keys = {caption: content_hash(caption.encode()) for caption in captions}
     missing = [caption for caption in captions[rank::world_size] if texts.get(keys[caption]) is None]

@@ -307,7 +307,7 @@ class Trainer:
                 lambda sums: self._workers.sum(sums.to(self._device)).cpu(),
                 batch=self.batch,
                 most=options.training.max_validation_steps,
-                seed=options.training.seed if options.data.validation_seed is None else options.data.validation_seed,
+                seed=options.validation_seed,
                 timesteps=self._schedule.timesteps,
                 rank=self._workers.rank,
                 world_size=self._workers.world_size,

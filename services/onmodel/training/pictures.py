@@ -57,7 +57,7 @@ def hold_back(pictures: Sequence[TrainingPicture], config: TrainConfig) -> list[
     split = config.data.validation_split
     if not split:
         return list(pictures)
-    seed = config.training.seed if config.data.validation_seed is None else config.data.validation_seed
+    seed = config.validation_seed
     contents = {picture.hash: picture.categories for picture in pictures if picture.hash}
     row = sorted(contents, key=lambda content: (contents[content], content_hash(f"{seed} {content}".encode())))
     count = min(max(1, round(split * len(row))), len(row) - 1)

@@ -10,6 +10,7 @@ from onmodel.core.errors import UserError
 from onmodel.core.files import content_hash
 from onmodel.training.loss import NoiseSchedule
 from onmodel.training.naming import Naming
+from onmodel.training.network import lora_components
 
 
 class Family(Protocol):
@@ -72,13 +73,36 @@ def diffusion_schedule(pipeline: Any, v_parameterization: bool | None) -> NoiseS
     return NoiseSchedule(pipeline.scheduler.alphas_cumprod.float().clone(), prediction)
 
 
-@torch.no_grad()
-def encode_pictures(vae: Any, pixels: Tensor) -> Tensor:
-    """Latents as `Family.encode_pictures` gives them: (mode − shift) · scale."""
-    encoded = vae.encode(pixels.to(vae.device, vae.dtype))
-    latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
-    return ((latents.float() - shift) * vae.config.scaling_factor).contiguous()
+class Encoders:
+    """The encoders of a diffusers pipeline: what its families do with them alike."""
+
+    def __init__(self, pipeline: Any, *texts: nn.Module) -> None:
+        """`texts`: its text encoders."""
+        self._pipeline = pipeline
+        self._texts = texts
+        self.components = lora_components(pipeline)
+        self.pixels_per_latent = int(pipeline.vae_scale_factor)
+
+    def picture_hash(self) -> str:
+        return weights_hash(self._pipeline.vae)
+
+    def caption_hash(self) -> str:
+        return weights_hash(*self._texts)
+
+    @torch.no_grad()
+    def encode_pictures(self, pixels: Tensor) -> Tensor:
+        """Latents as `Family.encode_pictures` gives them: (mode − shift) · scale."""
+        vae = self._pipeline.vae
+        encoded = vae.encode(pixels.to(vae.device, vae.dtype))
+        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+        shift = getattr(vae.config, "shift_factor", None) or 0.0
+        return ((latents.float() - shift) * vae.config.scaling_factor).contiguous()
+
+    def release_encoders(self, *, captions: bool) -> None:
+        for module in (self._pipeline.vae, *(self._texts if captions else ())):
+            module.to("cpu")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def pack(text: Tensor, pooled: Tensor) -> Tensor:
@@ -95,14 +119,6 @@ def unpack(conditioning: Tensor, pooled_width: int) -> tuple[Tensor, Tensor]:
     """What `pack` put together: text (B, tokens, width) and pooled vector (B, `pooled_width`)."""
     rows = -(-pooled_width // conditioning.shape[2])
     return conditioning[:, :-rows], conditioning[:, -rows:].flatten(1)[:, :pooled_width]
-
-
-def release(encoders: Sequence[nn.Module]) -> None:
-    """Move `encoders` to the CPU."""
-    for module in encoders:
-        module.to("cpu")
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def weights_hash(*modules: nn.Module) -> str:

@@ -10,10 +10,9 @@ from onmodel.core.errors import UserError
 from onmodel.training.families import base
 from onmodel.training.loss import NoiseSchedule
 from onmodel.training.naming import FluxNaming, Naming
-from onmodel.training.network import lora_components
 
 
-class Flux:
+class Flux(base.Encoders):
     """Predicts noise − picture from latents packed into patches of 2x2."""
 
     uses_sizes = False
@@ -26,9 +25,8 @@ class Flux:
         """
         if pipeline.text_encoder is None or pipeline.text_encoder_2 is None:
             raise UserError("the base model lacks a text encoder; give a whole Flux pipeline")
-        self.components = lora_components(pipeline)
+        super().__init__(pipeline, pipeline.text_encoder, pipeline.text_encoder_2)
         self.naming: Naming = FluxNaming()
-        self._pipeline = pipeline
         self._guidance = guidance_scale if pipeline.transformer.config.guidance_embeds else None
         self._pooled = int(pipeline.text_encoder.config.hidden_size)
         scheduler = pipeline.scheduler.config
@@ -37,16 +35,6 @@ class Flux:
         self.schedule = NoiseSchedule.flow(shift, int(scheduler.get("num_train_timesteps", 1000)))
         self.base_version = "flux1"
         self.architecture = "flux-1-schnell" if self._guidance is None else "flux-1-dev"
-        self.pixels_per_latent = int(pipeline.vae_scale_factor)
-
-    def picture_hash(self) -> str:
-        return base.weights_hash(self._pipeline.vae)
-
-    def caption_hash(self) -> str:
-        return base.weights_hash(self._pipeline.text_encoder, self._pipeline.text_encoder_2)
-
-    def encode_pictures(self, pixels: Tensor) -> Tensor:
-        return base.encode_pictures(self._pipeline.vae, pixels)
 
     def encode_captions(self, captions: Sequence[str]) -> Tensor:
         """Rows: T5's tokens, then CLIP's pooled vector."""
@@ -79,10 +67,6 @@ class Flux:
         )[0]
         cells = packed.view(count, height // 2, width // 2, channels, 2, 2)
         return cells.permute(0, 3, 1, 4, 2, 5).reshape(count, channels, height, width)
-
-    def release_encoders(self, *, captions: bool) -> None:
-        texts = [self._pipeline.text_encoder, self._pipeline.text_encoder_2] if captions else []
-        base.release([self._pipeline.vae, *texts])
 
 
 def _packed(latents: Tensor) -> Tensor:

@@ -7,19 +7,17 @@ from torch import Tensor
 
 from onmodel.training.families import base
 from onmodel.training.naming import Naming, SdNaming
-from onmodel.training.network import lora_components
 
 
-class StableDiffusion:
+class StableDiffusion(base.Encoders):
     """A UNet that predicts noise or v, told one text encoder's tokens."""
 
     uses_sizes = False
 
     def __init__(self, pipeline: Any, v_parameterization: bool | None = None) -> None:
         """`v_parameterization` None: as the pipeline's scheduler says."""
-        self.components = lora_components(pipeline)
+        super().__init__(pipeline, pipeline.text_encoder)
         self.naming: Naming = SdNaming()
-        self._pipeline = pipeline
         self.schedule = base.diffusion_schedule(pipeline, v_parameterization)
         velocity = self.schedule.prediction_type == "v_prediction"
         width = pipeline.unet.config.cross_attention_dim
@@ -27,16 +25,6 @@ class StableDiffusion:
         self.architecture = {768: "stable-diffusion-v1", 1024: second}.get(width, "onmodel-toybox")
         version = {768: "sd_v1", 1024: "sd_v2"}.get(width, "onmodel_toybox")
         self.base_version = version + ("_v" if velocity else "")
-        self.pixels_per_latent = int(pipeline.vae_scale_factor)
-
-    def picture_hash(self) -> str:
-        return base.weights_hash(self._pipeline.vae)
-
-    def caption_hash(self) -> str:
-        return base.weights_hash(self._pipeline.text_encoder)
-
-    def encode_pictures(self, pixels: Tensor) -> Tensor:
-        return base.encode_pictures(self._pipeline.vae, pixels)
 
     def encode_captions(self, captions: Sequence[str]) -> Tensor:
         # The pipeline's own encoder: what is trained on is to the bit what pictures will be drawn from.
@@ -50,6 +38,3 @@ class StableDiffusion:
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Tensor, sizes: Tensor | None = None) -> Tensor:
         return self._pipeline.unet(noisy, timesteps, encoder_hidden_states=conditioning, return_dict=False)[0]
-
-    def release_encoders(self, *, captions: bool) -> None:
-        base.release([self._pipeline.vae, *([self._pipeline.text_encoder] if captions else [])])

@@ -9,10 +9,9 @@ from torch import Tensor
 from onmodel.core.errors import UserError
 from onmodel.training.families import base
 from onmodel.training.naming import Naming, SdxlNaming
-from onmodel.training.network import lora_components
 
 
-class StableDiffusionXL:
+class StableDiffusionXL(base.Encoders):
     """A UNet that predicts noise or v, told the tokens of two text encoders, a pooled vector and sizes."""
 
     uses_sizes = True
@@ -22,23 +21,12 @@ class StableDiffusionXL:
         """`v_parameterization` None: as the pipeline's scheduler says. Raises UserError for the refiner."""
         if pipeline.text_encoder is None or pipeline.text_encoder_2 is None:
             raise UserError("the base model lacks a text encoder, as SDXL's refiner does; give an SDXL base model")
-        self.components = lora_components(pipeline)
+        super().__init__(pipeline, pipeline.text_encoder, pipeline.text_encoder_2)
         self.naming: Naming = SdxlNaming(pipeline.unet.config.layers_per_block)
-        self._pipeline = pipeline
         self._pooled = int(pipeline.text_encoder_2.config.projection_dim)
         self.schedule = base.diffusion_schedule(pipeline, v_parameterization)
         velocity = self.schedule.prediction_type == "v_prediction"
         self.base_version = "sdxl_base_v1-0" + ("_v" if velocity else "")
-        self.pixels_per_latent = int(pipeline.vae_scale_factor)
-
-    def picture_hash(self) -> str:
-        return base.weights_hash(self._pipeline.vae)
-
-    def caption_hash(self) -> str:
-        return base.weights_hash(self._pipeline.text_encoder, self._pipeline.text_encoder_2)
-
-    def encode_pictures(self, pixels: Tensor) -> Tensor:
-        return base.encode_pictures(self._pipeline.vae, pixels)
 
     def encode_captions(self, captions: Sequence[str]) -> Tensor:
         """Rows: the encoders' last but one layers side by side for each token, then the second's pooled vector."""
@@ -59,7 +47,3 @@ class StableDiffusionXL:
         return self._pipeline.unet(
             noisy, timesteps, encoder_hidden_states=text, added_cond_kwargs=added, return_dict=False
         )[0]
-
-    def release_encoders(self, *, captions: bool) -> None:
-        texts = [self._pipeline.text_encoder, self._pipeline.text_encoder_2] if captions else []
-        base.release([self._pipeline.vae, *texts])

@@ -36,9 +36,13 @@ def session(made: Path, tmp_path: Path) -> Generator[Session]:
         yield opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Generator[Any]:
-    """Debian's Chromium through playwright."""
+    """Debian's Chromium through playwright.
+
+    For a file and no longer: while it is open, playwright's event loop counts as running in this thread, and a test of
+    another file that the same process runs next could not start its own.
+    """
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed (apt-get install chromium)")
     from playwright.sync_api import sync_playwright

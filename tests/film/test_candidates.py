@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from onmodel.core.images import RGB
 from onmodel.film.candidates import BEYOND, Candidate, Counted, SamplingConfig, candidates
@@ -57,15 +58,16 @@ def test_the_sharpest_frame_stands_for_its_span(tmp_path: Path) -> None:
     assert [round(c.time_s, 2) for c in found] == [0.3]
 
 
-def test_near_duplicates_are_folded_into_the_sharpest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("looks", [1, 2])
+def test_of_near_duplicates_the_sharpest_are_looked_at(tmp_path: Path, looks: int) -> None:
     still = scene(5)
     soft = cv2.GaussianBlur(still, (3, 3), 0.8).astype(np.uint8)
     frames = [soft] * 10 + [still] * 10 + [soft] * 10
-    found, _ = run(write_film(tmp_path / "film.mp4", frames), SamplingConfig(span_s=0.5))
+    found, _ = run(write_film(tmp_path / "film.mp4", frames), SamplingConfig(span_s=0.5, looks=looks))
     kept = [c for c in found if c.fault is None]
-    assert len(kept) == 1
-    assert 1.0 <= kept[0].time_s < 2.0
-    assert Counter(c.fault for c in found)[Fault.NEAR_DUPLICATE] == len(found) - 1 == 5
+    assert len(kept) == looks
+    assert all(1.0 <= c.time_s < 2.0 for c in kept)
+    assert Counter(c.fault for c in found)[Fault.NEAR_DUPLICATE] == len(found) - looks == 6 - looks
     assert all(c.frame is None for c in found if c.fault is not None)
 
 

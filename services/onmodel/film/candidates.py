@@ -1,4 +1,4 @@
-"""From frames to candidates: the sharpest good frame of each span of each shot, near-duplicates folded."""
+"""From frames to candidates: the sharpest good frame of each span of each shot, near-duplicates folded to a few."""
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +33,9 @@ class SamplingConfig(Config):
 
     span_s: float = Field(default=0.5, gt=0)
     """Every span of this length, counted from its shot's beginning, gives its sharpest frame."""
+    looks: int = Field(default=3, ge=1)
+    """Of a run of near-duplicates the sharpest so many are looked at. One is chosen at most, but what one look misses
+    in a still take another sees, and they vote on who and what is there."""
     shots: ShotConfig = ShotConfig()
     quality: QualityConfig = QualityConfig()
 
@@ -78,7 +81,7 @@ def candidates(frames: Iterable[tuple[Frame, bool]], config: SamplingConfig, cou
         config: spans, and what is dropped.
         counted: filled while candidates are drawn.
     """
-    folding = _Folding(config.quality.near_duplicate_bits)
+    folding = _Folding(config.quality.near_duplicate_bits, config.looks)
     best: _Judged | None = None
     history: collections.deque[float] = collections.deque(maxlen=_RECENT)
     place = (-1, 0)
@@ -114,11 +117,12 @@ def _close(best: _Judged, history: Iterable[float], config: QualityConfig) -> Ca
 
 
 class _Folding:
-    """Keeps the sharpest of each run of near-duplicates, and none that repeats an earlier picture of this part."""
+    """Keeps the sharpest few of each run of near-duplicates, and none that repeats an earlier picture of this part."""
 
-    def __init__(self, bits: int) -> None:
+    def __init__(self, bits: int, looks: int) -> None:
         self._bits = bits
-        self._held: Candidate | None = None
+        self._looks = looks
+        self._held: list[Candidate] = []
         self._head = 0
         self._gone: list[int] = []
 
@@ -126,23 +130,25 @@ class _Folding:
         if item.fault is not None:
             yield item
             return
-        if self._held is not None and distance(self._head, item.fingerprint) <= self._bits:
+        if self._held and distance(self._head, item.fingerprint) <= self._bits:
             # Compared with the run's first one: else a slow pan would fold into a single picture.
-            if item.sharpness > self._held.sharpness:
-                self._held, item = item, self._held
-            yield _dropped(item)
+            self._held.append(item)
+            if len(self._held) > self._looks:
+                dullest = min(self._held, key=lambda held: (held.sharpness, -held.time_s))
+                self._held.remove(dullest)
+                yield _dropped(dullest)
             return
         yield from self.flush()
         if any(distance(mark, item.fingerprint) <= self._bits for mark in self._gone):
             yield _dropped(item)
             return
-        self._held, self._head = item, item.fingerprint
+        self._held, self._head = [item], item.fingerprint
 
     def flush(self) -> Iterator[Candidate]:
-        if self._held is not None:
-            self._gone += [self._head, self._held.fingerprint]
-            held, self._held = self._held, None
-            yield held
+        if self._held:
+            self._gone += [self._head, *(held.fingerprint for held in self._held)]
+            held, self._held = self._held, []
+            yield from held
 
 
 def _dropped(item: Candidate) -> Candidate:

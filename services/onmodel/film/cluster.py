@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from onmodel.core.config import Config
 from onmodel.core.errors import ImageError, UserError
 from onmodel.core.images import RGB, decode
-from onmodel.core.vocabulary import Instance
+from onmodel.core.vocabulary import Instance, ShotType
 from onmodel.dataset.facts import Facts, Outcome, complete
 from onmodel.dataset.folder import Dataset, Picture, load_dataset
 from onmodel.detection.config import DetectorConfig
@@ -21,6 +21,7 @@ from onmodel.detection.convert import Detected
 from onmodel.detection.weights import weights_hash
 from onmodel.film.groups import GroupingConfig, Labels, Vectors, adopted, group, matches, nearness, similarity
 from onmodel.film.look import Look, LookConfig
+from onmodel.film.naming import Asked, alike
 from onmodel.film.poses import PoseModel, name_pose
 from onmodel.film.signatures import Cut, Key, Signature, SignatureConfig, Signatures, cut
 from onmodel.scoring.config import ScorerConfig
@@ -169,7 +170,14 @@ def cluster(
     vectors = np.stack([_signature(m).vector(config.signature) for m in members])
     number = {s.file: n for n, s in enumerate(seen)}
     labels = group(vectors, [number[m.file] for m in members], _certain(members), config.grouping)
-    result.names = _name(members, vectors, labels, known, config.grouping)
+    owners = matches(list(known.values()), vectors, labels, MATCH)
+    of = {s.file: s for s in seen}
+    unclaimed = {
+        c: _asked([m for m, label in zip(members, labels, strict=True) if label == c], of)
+        for c in sorted(set(labels.tolist()) - {-1, *owners})
+    }
+    owners |= alike(unclaimed, list((references or {}).values()), looking)
+    result.names = _name(members, vectors, labels, known, owners, config.grouping)
     result.notes += [f"{name}: no cluster is like its references" for name in known if name not in result.names]
     return result
 
@@ -333,15 +341,30 @@ def _reference(name: str, path: Path, looking: Looking, config: ClusterConfig) -
     return np.stack(vectors)
 
 
+def _asked(members: Sequence[Member], seen: Mapping[str, Seen]) -> list[Asked]:
+    return [
+        Asked(
+            seen[m.file].picture,
+            m.instance.box,
+            seen[m.file].found.detections.occluders,
+            seen[m.file].found.decision.shot_type if m.main else ShotType.UNCLASSIFIED,
+        )
+        for m in members
+    ]
+
+
 def _name(
     members: Sequence[Member],
     vectors: Vectors,
     labels: Labels,
     known: Mapping[str, Vectors],
+    owners: Mapping[int, int],
     config: GroupingConfig,
 ) -> list[str]:
-    """Write each member's cluster and similarity; the clusters' names by falling size."""
-    owners = matches(list(known.values()), vectors, labels, MATCH)
+    """Write each member's cluster and similarity; the clusters' names by falling size.
+
+    `owners`: cluster -> index of the one in `known` that it shows.
+    """
     names = list(known)
     count = int(labels.max(initial=-1)) + 1
     # Those of nobody known are numbered among all, so that a name given later renumbers no other.

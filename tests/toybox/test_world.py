@@ -15,6 +15,7 @@ from onmodel.toybox.dataset import (
     TRIAL_SHARES,
     Shares,
     make_dataset,
+    make_places,
     plan,
     read_truth,
     reference_pictures,
@@ -157,6 +158,14 @@ def test_a_dataset_folder_holds_pictures_captions_and_truth(tmp_path: Path) -> N
     make_dataset(tmp_path / "b", HELD_OUT["zibo"], 30, TRIAL_SHARES, 5, size=48, trigger="zibo")
     for path in sorted((tmp_path / "a").iterdir()):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_places_are_busy_and_empty(tmp_path: Path) -> None:
+    truths = make_places(tmp_path / "places", 8, 5, size=48)
+    assert len(truths) == len(list((tmp_path / "places").glob("*.png"))) == 8
+    assert all(not t.characters and t.attributes == {Attribute.COMPLEX_BACKGROUND} for t in truths)
+    captions = [p.read_text() for p in (tmp_path / "places").glob("*.txt")]
+    assert all(c.startswith(("no people", "nobody")) for c in captions)
 
 
 def test_truth_survives_json() -> None:

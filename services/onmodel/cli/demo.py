@@ -161,20 +161,23 @@ def _claim(out: Path, config: DemoConfig) -> None:
 
 def _render(places: Places, config: DemoConfig) -> None:
     from onmodel.toybox.character import HELD_OUT
-    from onmodel.toybox.dataset import TRIAL_SHARES, Shares, make_dataset
+    from onmodel.toybox.dataset import TRIAL_SHARES, Shares, make_dataset, make_places
 
     character, side = HELD_OUT[config.character], config.picture_side
     every_framing = Shares(close_up=0.25, medium=0.25, full_body=0.25, far=0.25)
     people, things = Shares(medium=0.4, full_body=0.6), Shares(full_body=1.0, occlusion=1.0)
-    nobody = Shares(complex_background=1.0)
     wanted = (
         (places.dataset(1), character, config.pictures, TRIAL_SHARES, config.seed, side),
         (places.held_back, character, config.held_back, every_framing, config.seed + 1, base_side()),
         (places.material("companions"), None, config.others, people, config.seed + 2, side),
-        (places.material("backgrounds"), None, config.others, nobody, config.seed + 3, side),
         (places.material("foregrounds"), None, config.others, things, config.seed + 4, side),
     )
-    with bar("rendering", sum(count for _, _, count, *_ in wanted)) as shown:
+    backgrounds = places.material("backgrounds")
+    with bar("rendering", sum(count for _, _, count, *_ in wanted) + config.others) as shown:
+        if not backgrounds.is_dir():
+            with folder_aside(backgrounds) as aside:
+                make_places(aside, config.others, config.seed + 3, size=side)
+        shown.advance(config.others, backgrounds.name)
         for folder, who, count, shares, seed, pixels in wanted:
             if not folder.is_dir():
                 trigger = None if who is None else config.character

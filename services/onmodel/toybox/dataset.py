@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,7 @@ from PIL import Image
 from onmodel.core.vocabulary import Attribute, Box, ShotType
 from onmodel.toybox.character import Character
 from onmodel.toybox.render import CharacterTruth, OccluderTruth, Rendered, Truth, render
-from onmodel.toybox.scene import Scene, random_scene
+from onmodel.toybox.scene import Scene, random_place, random_scene
 from onmodel.toybox.wording import describe, training_caption
 
 TRUTH_FILE: Final[str] = "toybox_truth.jsonl"
@@ -127,12 +127,25 @@ def make_dataset(
     Returns:
         The truth of every picture, in the order of the file names.
     """
+    items = plan(count, shares, np.random.default_rng([seed, 0]))
+    generators = [np.random.default_rng([seed, 1, k]) for k in range(count)]
+    scenes = (scene_for(item, rng, character) for item, rng in zip(items, generators, strict=True))
+    return _write(out, zip(scenes, generators, strict=True), size, trigger, prefix)
+
+
+def make_places(out: Path, count: int, seed: int, *, size: int = 96, prefix: str = "place") -> tuple[Truth, ...]:
+    """Write a folder of busy places without anyone, files as of `make_dataset`."""
+    generators = [np.random.default_rng([seed, 3, k]) for k in range(count)]
+    return _write(out, ((random_place(rng, busy=True), rng) for rng in generators), size, None, prefix)
+
+
+def _write(
+    out: Path, scenes: Iterable[tuple[Scene, np.random.Generator]], size: int, trigger: str | None, prefix: str
+) -> tuple[Truth, ...]:
     out.mkdir(parents=True, exist_ok=True)
     truths: list[Truth] = []
     lines: list[str] = []
-    for k, item in enumerate(plan(count, shares, np.random.default_rng([seed, 0]))):
-        rng = np.random.default_rng([seed, 1, k])
-        scene = scene_for(item, rng, character)
+    for k, (scene, rng) in enumerate(scenes):
         picture = render(scene, size)
         caption = describe(scene, rng) if trigger is None else training_caption(scene, rng, trigger)
         stem = f"{prefix}_{k:04d}"

@@ -226,7 +226,7 @@ def random_scene(
     many = bool(rng.random() < 0.25) if multi_character is None else multi_character
     hidden = bool(rng.random() < 0.25) if occlusion is None else occlusion
     busy = bool(rng.random() < 0.5) if complex_background is None else complex_background
-    light = float(rng.uniform(-0.9, 0.9)), float(rng.uniform(0.4, 1.0)), float(rng.uniform(-1, 1))
+    light = _light(rng)
     if shot is ShotType.UNCLASSIFIED:
         return _unclassified(rng, character, busy, light)
     while True:
@@ -244,6 +244,16 @@ def random_scene(
         clear = all(s.fraction > 0.35 and s.visible > 0.15 * seen[0].visible and s.visible > 12 for s in seen[1:])
         if fits and clear:
             return scene
+
+
+def random_place(rng: np.random.Generator, *, busy: bool) -> Scene:
+    """A place without anyone, busy or plain. Deterministic in the generator's state."""
+    light = _light(rng)
+    return Scene(ShotType.UNCLASSIFIED, (), (), _backdrop(rng, None, ShotType.UNCLASSIFIED, busy), *light)
+
+
+def _light(rng: np.random.Generator) -> tuple[float, float, float]:
+    return float(rng.uniform(-0.9, 0.9)), float(rng.uniform(0.4, 1.0)), float(rng.uniform(-1, 1))
 
 
 def _calm(rng: np.random.Generator) -> body.Action:

@@ -1,5 +1,7 @@
 """Captions at one showing, and those that are encoded beforehand."""
 
+import itertools
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +19,29 @@ TAGS = st.lists(st.text("abcxyz ", min_size=1).map(str.strip).filter(bool), min_
 
 def drawn(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+WILD = CaptionRules(enable_wildcard=True)
+
+
+CHOICES = st.lists(st.lists(st.text("abc ,", min_size=1, max_size=4), min_size=1, max_size=3), max_size=4)
+
+
+@given(CHOICES, st.integers(0, 99))
+def test_a_wildcard_says_one_of_its_alternatives(choices: list[list[str]], seed: int) -> None:
+    line = "zork" + "".join(f" {{{'|'.join(each)}}}." for each in choices)
+    allowed = {"zork" + "".join(f" {taken}." for taken in every) for every in itertools.product(*choices)}
+    assert vary(line, WILD, 0.0, drawn(seed)) in allowed
+    assert WILD.plain(line) == "zork" + "".join(f" {each[0]}." for each in choices)
+    assert vary(line, CaptionRules(), 0.0, drawn(seed)) == line, "nobody asked for it"
+
+
+def test_wildcards_are_drawn_evenly_and_make_a_pool() -> None:
+    said = [vary("a {red|blue} {{cap}}", WILD, 0.0, drawn(seed)) for seed in range(400)]
+    assert set(said) == {"a red {cap}", "a blue {cap}"}
+    assert 150 < said.count("a red {cap}") < 250
+    assert set(pool(("a {red|blue} cap",), WILD, 0.0, 16, 0)) == {"a red cap", "a blue cap"}
+    assert pool(("a cap",), WILD, 0.0, 16, 0) == ("a cap",)
 
 
 @given(TAGS, st.integers(0, 9), st.integers(0, 99))

@@ -19,6 +19,7 @@ import torch
 from onmodel.core.errors import NotFoundError, ResourceError, UserError
 from onmodel.training import checkpoint, export, lora_file, run
 from onmodel.training.config import load_train_config, to_toml
+from onmodel.training.families import base
 from onmodel.training.job import METRICS, STATE, read_metrics
 from onmodel.training.writer import Writer
 
@@ -192,6 +193,34 @@ def test_a_full_disk_leaves_no_half_checkpoint(make_config: MakeConfig, monkeypa
     assert not (config.trial_dir / STATE).exists()
 
 
+def test_other_masks_are_another_dataset(make_config: MakeConfig, tmp_path: Path) -> None:
+    masks = save_dataset(tmp_path / "masks") / "2_zork boy"
+    config = make_config(data={"masked_loss": True, "conditioning_data_dir": str(masks)})
+    run.train(config, num_workers=0)
+    shutil.copytree(masks, tmp_path / "moved")
+    moved = make_config(data={"masked_loss": True, "conditioning_data_dir": str(tmp_path / "moved")})
+    run.train(moved, num_workers=0)
+    shutil.copyfile(tmp_path / "moved" / "02.png", tmp_path / "moved" / "00.png")
+    with pytest.raises(UserError, match="other pictures"):
+        run.train(moved, num_workers=0)
+
+
+def test_weights_are_hashed_once(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+    original = base.weights_hash
+
+    def counted(*modules: torch.nn.Module) -> str:
+        hashed.extend(type(module).__name__ for module in modules)
+        return original(*modules)
+
+    monkeypatch.setattr(base, "weights_hash", counted)
+    config = make_config(data={"flip_aug": True}, network={"network_train_unet_only": False})
+    name = lora_file.read_metadata(run.train(config, num_workers=0).checkpoints[-1])["ss_new_sd_model_hash"]
+    assert sorted(hashed) == ["AutoencoderKL", "CLIPTextModel"]
+    plain = run.train(make_config(training={"output_name": "plain", "max_train_epochs": 1}), num_workers=0)
+    assert lora_file.read_metadata(plain.checkpoints[-1])["ss_new_sd_model_hash"] == name, "the base's alone"
+
+
 def test_a_moved_dataset_is_the_same_dataset(make_config: MakeConfig, tiny_dataset: Path, tmp_path: Path) -> None:
     first = run.train(make_config(), num_workers=0)
     shutil.copytree(tiny_dataset, tmp_path / "moved")
@@ -268,8 +297,11 @@ def test_ctrl_c_leaves_nothing_running_and_nothing_half_written(make_config: Mak
     config = make_config(training={"max_train_epochs": 100_000})
     (tmp_path / "config.toml").write_text(to_toml(config))
     command = [sys.executable, "-m", "onmodel.cli.main", "train", str(tmp_path / "config.toml")]
+    # A process inherits that its parent ignores the signal, as shells make background jobs do.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     with (tmp_path / "log.txt").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    signal.signal(signal.SIGINT, inherited)
     try:
         deadline = time.monotonic() + 600
         while len(read_metrics(config.trial_dir / METRICS)) < 3:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from onmodel.core.errors import UserError
 from onmodel.training import sdscripts_keys
 from onmodel.training.config import TrainConfig, load_train_config, to_toml
+from onmodel.training.sources import SubsetOptions
 
 from .conftest import MakeConfig
 
@@ -140,6 +141,7 @@ def test_sections_of_other_names_are_read(tmp_path: Path) -> None:
     assert config.data.dataset_config == "sets/dataset.toml"
     assert "`lowram`" in told[0]
     assert "weighted_captions" not in told[0], "it asks for nothing"
+    assert config.model.windows == 3
 
 
 def test_settings_that_others_leave_idle_are_said(tmp_path: Path) -> None:
@@ -157,6 +159,28 @@ def test_settings_that_others_leave_idle_are_said(tmp_path: Path) -> None:
     load_train_config(written(tmp_path, text), say=told.append)
     for key in ("lr_scheduler", "huber_c", "prior_loss_weight", "ema_decay"):
         assert f"`{key}` (" in told[0]
+
+
+def known_arguments() -> dict[str, list[str]]:
+    """The list of sd-scripts' own keys, by what they are of."""
+    lines = (Path(__file__).parent / "keys" / "sdscripts_arguments.txt").read_text().splitlines()
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        if line.startswith("["):
+            found[line[1:-1]] = []
+        elif not line.startswith("#"):
+            found[next(reversed(found))].append(line)
+    return found
+
+
+def test_every_key_of_sd_scripts_is_taken_or_has_a_sentence() -> None:
+    known = known_arguments()
+    assert len(known["arguments"]) > 200
+    others = {*sdscripts_keys.NO_EFFECT, *sdscripts_keys.REFUSED, *sdscripts_keys.RENAMED}
+    ours = {key for section in TrainConfig.model_fields.values() for key in _keys(section.annotation)}
+    assert [key for key in known["arguments"] if key not in ours | others] == []
+    assert [key for key in known["dataset"] if key not in {*SubsetOptions.model_fields} | others] == []
+    assert all({**sdscripts_keys.NO_EFFECT, **sdscripts_keys.REFUSED}.values())
 
 
 def test_no_key_has_two_meanings() -> None:

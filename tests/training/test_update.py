@@ -175,6 +175,28 @@ def test_gradients_are_clipped_to_the_norm(make_config: MakeConfig) -> None:
     assert float((after - before).norm()) == pytest.approx(0.5, rel=1e-4)
 
 
+def test_lora_plus_multiplies_the_rate_of_up_matrices_alone(make_config: MakeConfig) -> None:
+    def one_step(*ratios: str) -> tuple[Trainer, dict[str, float]]:
+        config = make_config(
+            network={"network_args": list(ratios), "network_train_unet_only": False},
+            optimizer={"optimizer_type": "SGD", "learning_rate": 0.1, "text_encoder_lr": 0.2, "max_grad_norm": 0.0},
+        )
+        trainer = make_trainer(config)
+        return trainer, run_to(trainer, 1)[0][0].rates
+
+    plain, _ = one_step()
+    plus, rates = one_step("loraplus_lr_ratio=16", "loraplus_text_encoder_lr_ratio=4")
+    assert rates == pytest.approx({"unet": 0.1, "unet_plus": 1.6, "text_encoder": 0.2, "text_encoder_plus": 0.8})
+    for name, ratio in (("unet", 16), ("text_encoder", 4)):
+        before, after = (network.read_weights(trainer.components)[name] for trainer in (plain, plus))
+        assert any(layer.parts[UP].any() for layer in before.values())
+        for path, layer in before.items():
+            torch.testing.assert_close(after[path].parts[UP], ratio * layer.parts[UP])
+            torch.testing.assert_close(after[path].parts[DOWN], layer.parts[DOWN])
+    with pytest.raises(UserError, match="possible for lora alone"):
+        make_config(network={"network_module": "lycoris.kohya", "network_args": ["algo=loha", "loraplus_lr_ratio=4"]})
+
+
 def test_max_norm_holds_after_each_step(make_config: MakeConfig) -> None:
     trainer = make_trainer(make_config(optimizer={"learning_rate": 0.5, "scale_weight_norms": 0.05}))
     run_to(trainer, 2)

@@ -126,6 +126,37 @@ def test_wandb_is_logged_to_where_it_is_installed_and_asked_for_where_not(
     assert [values["loss"] for values, _ in logged if "loss" in values] == result.losses
 
 
+def test_mlflow_gets_settings_curves_and_pictures_and_no_call_that_is_too_large(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, Any]] = []
+    module: Any = types.ModuleType("mlflow")
+    module.__spec__ = types.SimpleNamespace(name="mlflow")
+    module.set_experiment = lambda name: calls.append(("experiment", name))
+    module.start_run = lambda run_name: calls.append(("run", run_name))
+    module.log_params = lambda values: calls.append(("params", values))
+    module.log_metrics = lambda values, step: calls.append(("metrics", (values, step)))
+    module.log_artifact = lambda file, artifact_path: calls.append(("artifact", (Path(file), artifact_path)))
+    module.end_run = lambda: calls.append(("end", None))
+    monkeypatch.setitem(sys.modules, "mlflow", module)
+    suite = tmp_path / "suite.json"
+    suite.write_text(SUITE + '{"close_up": ["zork"]}}')
+    keys = {"log_with": "mlflow", "max_train_epochs": 1, "sample_prompts": str(suite), "sample_every_n_epochs": 1}
+    result = run.train(make_config(training=keys), num_workers=0, samples=load_samples(str(suite), "zork"))
+    assert [calls[0], calls[1], calls[-1]] == [("experiment", "onmodel"), ("run", "zork"), ("end", None)]
+    params = [value for name, value in calls if name == "params"]
+    assert max(map(len, params)) <= 100
+    settings = {key: value for batch in params for key, value in batch.items()}
+    assert settings["network.network_dim"] == 4
+    assert settings["advanced.loss_type"] == "l2"
+    metrics = [value for name, value in calls if name == "metrics"]
+    assert [(values["loss"], step) for values, step in metrics if "loss" in values] == [
+        (loss, step + 1) for step, loss in enumerate(result.losses)
+    ]
+    pictures = [value for name, value in calls if name == "artifact"]
+    assert [(file.name, folder) for file, folder in pictures] == [("zork-step00000006_close_up.png", "samples")]
+
+
 SUITE = '{"name": "s", "steps": 2, "seeds": [1, 2], "width": 64, "height": 64, "scenarios": '
 
 

@@ -20,6 +20,7 @@ from onmodel import __version__
 from onmodel.core.errors import ResourceError, UserError
 from onmodel.core.files import file_hash, write_bytes
 from onmodel.evaluation.suite import Prompt, Sampler, TestSuite
+from onmodel.training.families import clip
 
 TEXT_KEY = "onmodel"
 """Key of the PNG text chunk that holds a picture's origin as JSON."""
@@ -42,6 +43,10 @@ class DrawingModel:
     lora: Path | None = None
     lora_hash: str | None = None
     scale: float = 1.0
+    vae: str | None = None
+    """An autoencoder in place of the base model's own."""
+    clip_skip: int = 1
+    """Layer of an SD text encoder, from its end, that prompts are read by."""
 
     @property
     def label(self) -> str:
@@ -98,11 +103,16 @@ def _bundled() -> Path:
     return bundled("diffusion")
 
 
-def drawing_model(base: str, lora: Path | None = None, scale: float = 1.0) -> DrawingModel:
+def drawing_model(
+    base: str, lora: Path | None = None, scale: float = 1.0, *, vae: str | None = None, clip_skip: int = 1
+) -> DrawingModel:
     """Describe a base model and LoRA with their hashes. Raises UserError for a scale outside 0 to 2."""
     if not 0.0 <= scale <= 2.0:
         raise UserError(f"LoRA scale {scale}: must lie between 0 and 2; 1 is the strength it was trained at")
-    return DrawingModel(base, fingerprint(base), lora, file_hash(lora) if lora else None, scale)
+    content = fingerprint(base)
+    if vae is not None:
+        content = hashlib.sha256(f"{content} {fingerprint(vae)}".encode()).hexdigest()
+    return DrawingModel(base, content, lora, file_hash(lora) if lora else None, scale, vae, clip_skip)
 
 
 def plan(suite: TestSuite, prompts: Sequence[Prompt], model: DrawingModel, folder: Path) -> list[Planned]:
@@ -130,6 +140,7 @@ def plan(suite: TestSuite, prompts: Sequence[Prompt], model: DrawingModel, folde
                 "base_hash": model.base_hash,
                 "lora_hash": model.lora_hash,
                 "scale": model.scale,
+                **({"clip_skip": model.clip_skip} if model.clip_skip > 1 else {}),
             }
             pictures.append(Planned(folder / model.label / name, prompt, variation, text, noise_seed, origin))
     return pictures
@@ -194,7 +205,7 @@ def generate(
     if not pictures:
         return
     _prepare(pipeline, suite.sampler)
-    encoded = _encode(pipeline, sorted({p.text for p in pictures}), suite)
+    encoded = _encode(pipeline, sorted({p.text for p in pictures}), suite, model.clip_skip)
     size = batch_size or _batch_size(pipeline, suite)
     done = 0
     while done < len(pictures):
@@ -231,7 +242,9 @@ _EMBEDS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "n
 """What SD's and SDXL's `encode_prompt` return, in order."""
 
 
-def _encode(pipeline: Any, texts: Sequence[str], suite: TestSuite) -> dict[str, dict[str, torch.Tensor]]:
+def _encode(
+    pipeline: Any, texts: Sequence[str], suite: TestSuite, clip_skip: int
+) -> dict[str, dict[str, torch.Tensor]]:
     """Text embeddings of each distinct prompt, once, by the pipeline's name for them, each (1, …)."""
     encoded: dict[str, dict[str, torch.Tensor]] = {}
     for text in texts:
@@ -241,6 +254,11 @@ def _encode(pipeline: Any, texts: Sequence[str], suite: TestSuite) -> dict[str, 
                 tokens = min(512, pipeline.tokenizer_2.model_max_length)
                 prompt, pooled, _ = pipeline.encode_prompt(text, device=pipeline.device, max_sequence_length=tokens)
                 encoded[text] = {"prompt_embeds": prompt, "pooled_prompt_embeds": pooled}
+                continue
+            if clip_skip > 1 and not hasattr(pipeline, "text_encoder_2"):
+                # Not by the pipeline: diffusers looks for a level of the text encoder that transformers 5 left out.
+                both = clip.encode(pipeline, [text, suite.negative_prompt], clip_skip, 1)
+                encoded[text] = dict(zip(_EMBEDS, both.split(1), strict=False))
                 continue
             parts = pipeline.encode_prompt(
                 prompt=text,

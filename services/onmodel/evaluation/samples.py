@@ -45,12 +45,12 @@ class SamplePictures:
 
     samples: tuple[Sample, ...]
 
-    def draw(self, pipeline: Any, folder: Path, name: str) -> list[Path]:
+    def draw(self, pipeline: Any, folder: Path, name: str, clip_skip: int = 1) -> list[Path]:
         """Draw each prompt with `pipeline` into `folder`, as `<name>_<what it shows>.png`. Raises as `generate`."""
         scheduler = pipeline.scheduler
         planned = [(sample.suite, self._planned(sample, folder, name)) for sample in self.samples]
         for suite, together in groupby(planned, key=lambda pair: pair[0]):
-            generate([each for _, each in together], suite, DrawingModel(name, "", None), pipeline)
+            generate([each for _, each in together], suite, DrawingModel(name, "", clip_skip=clip_skip), pipeline)
         pipeline.scheduler = scheduler
         return [each.path for _, each in planned]
 

@@ -1,7 +1,7 @@
 """What is to be evaluated, and the drawing of the pictures that are missing for it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -70,13 +70,15 @@ def make_tasks(
     roots = [output_dir or trial.evaluation_folder for trial in trials]
     for trial, root in zip(trials, roots, strict=True):
         prompts = suite.prompts(trial.trigger)
-        base = generate.drawing_model(trial.base)
+        base = generate.drawing_model(trial.base, vae=trial.vae, clip_skip=trial.clip_skip)
         strangers: list[Planned] = []
         if not options.impostors:
             shared = next((r for r in roots if (r / base.label).is_dir()), roots[0])
             strangers = generate.plan(suite, prompts, base, shared)
         for scale in scales:
-            model = generate.drawing_model(trial.base, trial.checkpoint, scale)
+            model = generate.drawing_model(
+                trial.base, trial.checkpoint, scale, vae=trial.vae, clip_skip=trial.clip_skip
+            )
             planned = generate.plan(suite, prompts, model, root)
             tasks.append(Task(trial, model, root / model.label, tuple(planned), tuple(strangers)))
     for first, second in pairwise(sorted(tasks, key=lambda t: t.folder)):
@@ -93,7 +95,8 @@ def draw(tasks: Sequence[Task], suite: TestSuite, options: Options) -> int:
     work: list[tuple[DrawingModel, list[Planned]]] = []
     for task in tasks:
         if task.strangers and not any(m.lora is None and m.base == task.model.base for m, _ in work):
-            work.append((generate.drawing_model(task.model.base), generate.missing(task.strangers)))
+            alone = replace(task.model, lora=None, lora_hash=None, scale=1.0)
+            work.append((alone, generate.missing(task.strangers)))
     work += [(task.model, generate.missing(task.pictures)) for task in tasks]
     total = sum(len(pictures) for _, pictures in work)
     if not total:
@@ -121,7 +124,7 @@ class _Pipelines:
         import torch
 
         self._device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        self._base: str | None = None
+        self._base: tuple[str, str | None] | None = None
         self._pipeline: Any = None
 
     def get(self, model: DrawingModel) -> Any:
@@ -129,11 +132,11 @@ class _Pipelines:
 
         from onmodel.training.pipeline import load_lora, load_pipeline, unload_lora
 
-        if self._base != model.base:
+        if self._base != (model.base, model.vae):
             self._pipeline = None
             dtype = torch.float16 if self._device.startswith("cuda") else torch.float32
-            self._pipeline = load_pipeline(model.base, device=self._device, dtype=dtype)
-            self._base = model.base
+            self._pipeline = load_pipeline(model.base, device=self._device, dtype=dtype, vae=model.vae)
+            self._base = (model.base, model.vae)
         if model.lora is None:
             unload_lora(self._pipeline)
         else:

@@ -29,6 +29,10 @@ class Trial:
     """Those that still exist; empty where the checkpoint does not say."""
     dataset: Path | None
     """The dataset folder, where the trial names one that still exists."""
+    vae: str | None = None
+    """The autoencoder that it was trained with, where that is not the base model's own."""
+    clip_skip: int = 1
+    """Layer of the text encoder, from its end, that it was trained with."""
 
     @property
     def evaluation_folder(self) -> Path:
@@ -53,7 +57,9 @@ def open_trial(path: Path, *, base: str | None = None, trigger: str | None = Non
     metadata = _metadata(checkpoint)
     folder = checkpoint.parent
     config = read_mapping(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
-    named: Any = config.get("model", {}).get("pretrained_model_name_or_path")
+    model: dict[str, Any] = config.get("model", {})
+    named: Any = model.get("pretrained_model_name_or_path")
+    skipped = metadata.get("ss_clip_skip", "")
     found = base or named or metadata.get("ss_sd_model_name")
     if not found:
         raise UserError(f"{checkpoint}: does not say which base model it belongs to; pass --base")
@@ -65,6 +71,8 @@ def open_trial(path: Path, *, base: str | None = None, trigger: str | None = Non
         trigger=trigger or metadata.get("modelspec.trigger_phrase") or guess_trigger(metadata.get("ss_tag_frequency")),
         training_pictures=pictures,
         dataset=dataset if dataset and dataset.is_dir() else None,
+        vae=None if base else model.get("vae"),
+        clip_skip=int(skipped) if skipped.isdigit() else 1,
     )
 
 

@@ -9,6 +9,7 @@ from onmodel.training.section import Section
 LossType = Literal["l2", "l1", "huber", "smooth_l1"]
 HuberSchedule = Literal["constant", "exponential", "snr"]
 TimestepSampling = Literal["sigma", "uniform", "sigmoid", "shift", "flux_shift"]
+DynamoBackend = Literal["inductor", "cudagraphs", "aot_eager", "eager", "no"]
 WeightingScheme = Literal["none", "uniform", "logit_normal", "mode", "sigma_sqrt", "cosmap"]
 
 
@@ -57,6 +58,11 @@ class AdvancedSection(Section):
     mode_scale: float = 1.29
     gradient_checkpointing: bool = False
     """Less memory for about a third more time."""
+    torch_compile: bool = False
+    """Compile the forward pass and the loss; each shape that a batch has is compiled once a run."""
+    dynamo_backend: DynamoBackend = "inductor"
+    """What compiles: inductor fuses kernels, and on a GPU records them as one graph; cudagraphs records them as they
+    are, which takes seconds in place of minutes; eager and aot_eager are for looking for faults."""
 
     @model_validator(mode="after")
     def _timesteps_in_order(self) -> Self:

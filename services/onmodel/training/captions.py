@@ -12,10 +12,11 @@ import torch
 from onmodel.core.files import content_hash
 from onmodel.training.config import DataSection
 from onmodel.training.job import CaptionRules
+from onmodel.training.wildcards import choose
 
 
 def vary(line: str, rules: CaptionRules, tag_dropout: float, generator: torch.Generator) -> str:
-    """A caption with its movable tags shuffled and each left out by chance, as sd-scripts does it.
+    """A caption with its alternatives chosen, movable tags shuffled and each left out by chance, as sd-scripts does.
 
     Tags in front stay: `keep_tokens` of them, or those before `keep_tokens_separator`; those behind a second separator
     stay too. Without anything to vary the line is as it was.
@@ -23,10 +24,12 @@ def vary(line: str, rules: CaptionRules, tag_dropout: float, generator: torch.Ge
     Args:
         tag_dropout: the config's chance of a tag to be left out; the rules' own goes before it.
     """
+    if rules.enable_wildcard:
+        line = choose(line, lambda count: int(torch.randint(count, (), generator=generator)))
     if rules.caption_tag_dropout_rate is not None:
         tag_dropout = rules.caption_tag_dropout_rate
     if not rules.shuffle_caption and not tag_dropout:
-        return rules.plain(line)
+        return rules.unmarked(line)
     front, moving, behind = _parts(line, rules)
     if rules.shuffle_caption:
         moving = [moving[index] for index in torch.randperm(len(moving), generator=generator).tolist()]
@@ -56,7 +59,9 @@ def pool(lines: Sequence[str], rules: CaptionRules, tag_dropout: float, variants
 
     The same seed and line give the same captions, whatever else the set holds.
     """
-    if not rules.shuffle_caption and not (tag_dropout or rules.caption_tag_dropout_rate):
+    thinned = tag_dropout if rules.caption_tag_dropout_rate is None else rules.caption_tag_dropout_rate
+    chosen = rules.enable_wildcard and any(choose(line, lambda count: 0) != line for line in lines)
+    if not rules.shuffle_caption and not thinned and not chosen:
         return tuple(rules.plain(line) for line in lines)
     found: list[str] = []
     for line in lines:

@@ -28,12 +28,24 @@ class ModelSection(Section):
 
     pretrained_model_name_or_path: str
     """`toybox`, a diffusers folder, a single `.safetensors` checkpoint, or a hub id."""
+    vae: str | None = None
+    """Another autoencoder: a diffusers folder or a `.safetensors` file; absent: the base model's own."""
+    clip_skip: int = Field(default=1, ge=1)
+    """Layer of SD 1.x's and 2.x's text encoder, from its end, that captions are read by; 1 is the last. As in
+    sd-scripts of no effect on SDXL and Flux."""
+    max_token_length: Literal[75, 150, 225] = 75
+    """Tokens of a caption that are read, in CLIP's windows of 75; Flux reads its own number."""
     v_parameterization: bool | None = None
     """Train for v-prediction; absent: as the base model's scheduler says."""
     guidance_scale: float = Field(default=1.0, ge=0)
     """What a guidance-distilled model (Flux.1-dev) is told while it is trained; of no effect on others."""
     zero_terminal_snr: bool = False
     """Noise the last timestep wholly (Lin et al. 2023); for v-prediction."""
+
+    @property
+    def windows(self) -> int:
+        """CLIP's windows that a caption may fill."""
+        return self.max_token_length // 75
 
 
 class TrainingSection(Keeping, Watching):
@@ -105,6 +117,8 @@ class DataSection(Section):
     caption_suffix: str | None = None
     caption_variants: int = Field(default=16, ge=1, le=1024)
     """Shuffled and thinned captions that are encoded for each caption while the text encoder is not trained."""
+    enable_wildcard: bool = False
+    """Draw one of the alternatives of each `{a|b}` in a caption at each showing; `{{` and `}}` are braces."""
     flip_aug: bool = False
     """Show pictures mirrored in half of their showings."""
     alpha_mask: bool = False

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from onmodel.core.files import content_hash
 from onmodel.training.config import DataSection, TrainConfig
+from onmodel.training.wildcards import choose
 
 CONFIG = "config.toml"
 """The resolved config."""
@@ -47,17 +48,22 @@ class CaptionRules:
     caption_dropout_rate: float | None = None
     """The same."""
     caption_dropout_every_n_epochs: int = 0
+    enable_wildcard: bool = False
 
     @classmethod
     def of(cls, data: DataSection) -> "CaptionRules":
         """The rules of a whole config."""
-        keys = ("shuffle_caption", "keep_tokens", "keep_tokens_separator", "caption_separator")
+        keys = ("shuffle_caption", "keep_tokens", "keep_tokens_separator", "caption_separator", "enable_wildcard")
         return cls(
             **{key: getattr(data, key) for key in keys},
             caption_dropout_every_n_epochs=data.caption_dropout_every_n_epochs,
         )
 
     def plain(self, line: str) -> str:
+        """The line with the first of its alternatives, and without marks."""
+        return self.unmarked(choose(line, lambda count: 0) if self.enable_wildcard else line)
+
+    def unmarked(self, line: str) -> str:
         """The line with its separators taken out: they are marks for us and no words."""
         mark = self.keep_tokens_separator
         return " ".join(line.replace(mark, " ").split()) if mark and mark in line else line
@@ -90,6 +96,8 @@ class TrainingPicture:
     """Shown mirrored in half of its showings."""
     alpha_mask: bool = False
     """The loss counts where its alpha channel is opaque."""
+    mask: str = ""
+    """Hash of what its mask is made from, with `masked_loss`; empty where it has none or the alpha channel is it."""
     mirrored: bool = False
     """Left and right are changed over."""
     pool: tuple[str, ...] = ()
@@ -114,8 +122,12 @@ class TrainingPicture:
 class Samples(Protocol):
     """What `sample_prompts` names, ready to be drawn; goes to the workers by pickle."""
 
-    def draw(self, pipeline: Any, folder: Path, name: str) -> list[Path]:
-        """Draw each prompt with a diffusers pipeline into `folder`; file names begin with `name`."""
+    def draw(self, pipeline: Any, folder: Path, name: str, clip_skip: int = 1) -> list[Path]:
+        """Draw each prompt with a diffusers pipeline into `folder`; file names begin with `name`.
+
+        Args:
+            clip_skip: layer of an SD text encoder, from its end, that prompts are read by.
+        """
         ...
 
 

@@ -36,6 +36,19 @@ def locate_model(name_or_path: str) -> Path | str:
     return path
 
 
+def locate_vae(name: str) -> Path:
+    """Where an autoencoder is: a diffusers folder of it, or a file. Raises NotFoundError, UserError."""
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise NotFoundError(f"vae {name}: no such file or folder; give a diffusers folder or a .safetensors file")
+    if path.is_file():
+        return path
+    found = next((folder for folder in (path, path / "vae") if (folder / "config.json").is_file()), None)
+    if found is None:
+        raise UserError(f"vae {path}: the folder holds no config.json, so it is no autoencoder; check the path")
+    return found
+
+
 def _check_hub(name: str) -> None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HFValidationError

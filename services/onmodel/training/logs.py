@@ -12,6 +12,8 @@ from onmodel.training.config import TrainConfig
 PROJECT = "onmodel"
 INSTALLABLE = ("wandb", "mlflow")
 """Trackers that do not come with OnModel."""
+MLFLOW_PARAMS = 100
+"""MLflow takes so many settings in one call at most (`MAX_PARAMS_TAGS_PER_BATCH` of its `validation.py`)."""
 
 
 class Log(Protocol):
@@ -91,7 +93,9 @@ class MLflow:
             for s, keys in config.model_dump(mode="json", exclude={"stage"}).items()
             for k, v in keys.items()
         }
-        self._mlflow.log_params(flat)
+        items = list(flat.items())
+        for start in range(0, len(items), MLFLOW_PARAMS):
+            self._mlflow.log_params(dict(items[start : start + MLFLOW_PARAMS]))
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         self._mlflow.log_metrics(dict(values), step=step)

@@ -76,7 +76,7 @@ class StepReport:
     """Before clipping."""
     pictures: int
     rates: dict[str, float]
-    """Learning rate of each trained component."""
+    """Learning rate of each trained component; with LoRA+ of its up matrices besides, as `unet_plus`."""
     ends_epoch: bool
     """Whether the epoch is over with it."""
 
@@ -104,8 +104,8 @@ class Trainer:
         self.batch = batch or config.training.train_batch_size * workers.world_size
         self.components = trained_components(config, family)
         network.attach(self.components, config.network.spec, family.naming, config.training.seed)
-        self._groups = [network.parameters(module) for module in self.components.values()]
-        self._parameters = [parameter for group in self._groups for parameter in group]
+        self._groups = network.rate_groups(self.components, config.network.spec)
+        self._parameters = [parameter for group in self._groups for parameter in group.parameters]
         if config.training.full_bf16:
             for parameter in self._parameters:
                 parameter.data = parameter.data.to(torch.bfloat16)
@@ -157,9 +157,7 @@ class Trainer:
     def _make_update(self, steps: int) -> Update:
         options = self._config.optimizer
         rates = component_rates(options, list(self.components))
-        groups = [
-            {"params": group, "lr": rates[name]} for name, group in zip(self.components, self._groups, strict=True)
-        ]
+        groups = [{"params": group.parameters, "lr": group.ratio * rates[group.component]} for group in self._groups]
         return Update(self._config, self.components, groups, steps, self._device, self._average)
 
     def _prepare_modules(self) -> None:
@@ -238,7 +236,7 @@ class Trainer:
         mean = self._combine_workers(total) / pictures
         if not torch.isfinite(mean):
             self._refuse_loss(mean.item(), group, epoch)
-        rates = dict(zip(self.components, self.update.learning_rates, strict=True))
+        rates = dict(zip((group.name for group in self._groups), self.update.learning_rates, strict=True))
         norm = self.update.step()
         self.step += 1
         return StepReport(

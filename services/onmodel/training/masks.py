@@ -6,6 +6,7 @@ channel, or is the character that `onmodel analyze` found.
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from onmodel.core import images
 from onmodel.core.errors import ImageError, NotFoundError, UserError
-from onmodel.core.files import content_hash
+from onmodel.core.files import content_hash, file_hash
 from onmodel.core.images import SUFFIXES
 from onmodel.core.masks import character_mask
 from onmodel.dataset.facts import Facts
@@ -29,6 +30,17 @@ from onmodel.training.store import ArrayCache, kept_on_the_way
 
 Values = npt.NDArray[np.uint8]
 """uint8 (height, width): 255 where the picture counts fully."""
+
+
+def with_masks(pictures: Sequence[TrainingPicture], config: DataSection) -> list[TrainingPicture]:
+    """The pictures, each with the hash of what its mask is made from; as they are without `masked_loss`.
+
+    So a run is gone on with on the masks that it was begun with, and on no others.
+    """
+    if not config.masked_loss:
+        return list(pictures)
+    source = _Source(config)
+    return [replace(picture, mask=source.hash(picture)) for picture in pictures]
 
 
 def check_masks(data: DataSection, pictures: Sequence[TrainingPicture]) -> None:
@@ -71,7 +83,7 @@ def prepare_masks(
         return None
     source = _Source(config)
     keys = [
-        content_hash(f"mask {source.key(picture)} {bucket} {tuple(latents.shape)} {picture.mirrored}".encode())
+        content_hash(f"{source.key(picture)} {bucket} {tuple(latents.shape)} {picture.mirrored}".encode())
         for picture, bucket, latents in zip(data.pictures, data.buckets, data.latents, strict=True)
     ]
     known = cache.section(content_hash(b"masks"))
@@ -120,11 +132,16 @@ class _Source:
             self._found = known_instances(config.source)
 
     def key(self, picture: TrainingPicture) -> str:
-        """What the mask depends on."""
-        file = self._files.get(picture.path.stem)
-        beside = content_hash(file.read_bytes()) if file is not None else ""
+        """What the mask depends on, before it is cut to size."""
+        return f"mask {picture.hash} {picture.mask or self.hash(picture)} {picture.alpha_mask}"
+
+    def hash(self, picture: TrainingPicture) -> str:
+        """Of the mask's file, or of what the analysis found; empty for a picture that has neither."""
+        if self._folder is not None:
+            file = self._files.get(picture.path.stem)
+            return "" if file is None else file_hash(file)
         found = self._found.get(picture.hash)
-        return f"{picture.hash} {beside} {picture.alpha_mask} {found}"
+        return "" if found is None else content_hash(str(found).encode())
 
     def read(self, picture: TrainingPicture) -> Values | None:
         """The mask at the picture's own size, or None."""

@@ -34,14 +34,20 @@ def lora_metadata(
     epoch: int,
     step: int,
     total_steps: int,
+    stage_steps: int,
     steps_per_epoch: int,
     epochs: int,
     stage: str,
     finished: float,
 ) -> dict[str, str]:
-    """Metadata of the checkpoint after `epoch` (from 1) and `step` optimizer steps, in a stage of that config."""
+    """Metadata of the checkpoint after `epoch` (from 1) and `step` optimizer steps, in a stage of that config.
+
+    Args:
+        total_steps: optimizer steps of the whole run.
+        stage_steps: those of the stage, over which its learning-rate schedule goes.
+    """
     values = {
-        **_settings(config, family, session, total_steps),
+        **_settings(config, family, session, total_steps, stage_steps),
         **_dataset(config, data),
         **_model_spec(config, family, finished),
         **_trigger(data),
@@ -56,7 +62,9 @@ def lora_metadata(
     return {key: value if isinstance(value, str) else str(value) for key, value in values.items()}
 
 
-def _settings(config: TrainConfig, family: Family, session: Session, total_steps: int) -> dict[str, object]:
+def _settings(
+    config: TrainConfig, family: Family, session: Session, total_steps: int, stage_steps: int
+) -> dict[str, object]:
     optimizer, training, net = config.optimizer, config.training, config.network
     plain = family.naming.network_module
     return {
@@ -76,13 +84,15 @@ def _settings(config: TrainConfig, family: Family, session: Session, total_steps
         "ss_text_encoder_lr": optimizer.text_encoder_lr if net.trains_text else None,
         "ss_optimizer": f"{optimizer.optimizer_type}({','.join(optimizer.optimizer_args)})",
         "ss_lr_scheduler": optimizer.lr_scheduler,
-        "ss_lr_warmup_steps": warmup_steps(optimizer, total_steps),
+        "ss_lr_warmup_steps": warmup_steps(optimizer, stage_steps),
         "ss_max_train_steps": total_steps,
         "ss_max_grad_norm": optimizer.max_grad_norm,
         "ss_gradient_checkpointing": config.advanced.gradient_checkpointing,
         "ss_gradient_accumulation_steps": training.gradient_accumulation_steps,
         "ss_mixed_precision": training.mixed_precision,
-        "ss_clip_skip": None,
+        "ss_clip_skip": config.model.clip_skip if config.model.clip_skip > 1 else None,
+        "ss_max_token_length": config.model.max_token_length if config.model.windows > 1 else None,
+        "ss_vae_name": Path(config.model.vae).name if config.model.vae else None,
         **_loss(config),
         "ss_zero_terminal_snr": config.model.zero_terminal_snr,
         "ss_scale_weight_norms": optimizer.scale_weight_norms,

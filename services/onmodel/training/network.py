@@ -5,6 +5,7 @@ their module path inside the component.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -203,6 +204,33 @@ def layer_weights(layer: AdapterLayer) -> LayerWeights:
 def parameters(module: nn.Module) -> list[nn.Parameter]:
     """The network's parameters on one component, layer by layer."""
     return [part for _, layer in lora_layers(module) for part in layer_parts(layer).values()]
+
+
+@dataclass(frozen=True)
+class RateGroup:
+    """Parameters that learn at one rate."""
+
+    name: str
+    """Of the component; `_plus` behind it for the up matrices of LoRA+."""
+    component: str
+    ratio: float
+    """To the component's rate."""
+    parameters: list[nn.Parameter]
+
+
+def rate_groups(components: Mapping[str, nn.Module], spec: NetworkSpec) -> list[RateGroup]:
+    """The network's parameters by their learning rate: one group a component, with LoRA+ two."""
+    groups: list[RateGroup] = []
+    for name, module in components.items():
+        ratio = spec.plus_unet if name in DENOISERS else spec.plus_text
+        if ratio == 1:
+            groups.append(RateGroup(name, name, 1.0, parameters(module)))
+            continue
+        layers = [layer_parts(layer) for _, layer in lora_layers(module)]
+        for plus, suffix in ((False, ""), (True, "_plus")):
+            found = [part for parts in layers for key, part in parts.items() if (key == UP) == plus]
+            groups.append(RateGroup(name + suffix, name, ratio if plus else 1.0, found))
+    return groups
 
 
 def read_weights(components: Mapping[str, nn.Module]) -> LoraWeights:

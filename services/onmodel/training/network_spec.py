@@ -118,6 +118,10 @@ _ARGUMENTS: dict[str, tuple[Callable[[str], Any], str]] = {
     "decompose_both": (_flag, "True or False"),
     "full_matrix": (_flag, "True or False"),
     "factor": (int, "a whole number, -1 for the most even factors"),
+    **dict.fromkeys(
+        ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"),
+        (_positive, "a number above 0"),
+    ),
     "init": (_choice("default", "gaussian", "orthogonal"), "default, gaussian or orthogonal"),
     "train_blocks": (_choice("all", "single", "double"), "all, single or double"),
     "train_double_block_indices": (_blocks, "all, none, or numbers and ranges such as 0-3,7"),
@@ -137,9 +141,6 @@ _REFUSED = {
     "mid_lr_weight": "rates by block are not supported; block_dims gives ranks by block",
     "up_lr_weight": "rates by block are not supported; block_dims gives ranks by block",
     "network_reg_lrs": "rates by layer are not supported; network_reg_dims gives ranks by layer",
-    "loraplus_lr_ratio": "LoRA+ rates are not supported; leave it out",
-    "loraplus_unet_lr_ratio": "LoRA+ rates are not supported; leave it out",
-    "loraplus_text_encoder_lr_ratio": "LoRA+ rates are not supported; leave it out",
 }
 
 
@@ -195,6 +196,10 @@ class NetworkSpec:
     rank_dropout: float = 0.0
     module_dropout: float = 0.0
     init: str = "default"
+    plus_unet: float = 1.0
+    """LoRA+ (Hayou et al. 2024): how many times the denoiser's rate its up matrices learn with."""
+    plus_text: float = 1.0
+    """The same of the text encoders."""
     flux: FluxChoice = field(default_factory=FluxChoice)
 
     @property
@@ -286,6 +291,7 @@ def make_spec(module: str, dim: int, alpha: float, items: Sequence[str], dropout
         raise ValueError("conv_alpha has no effect without conv_dim; give conv_dim too")
     if args.get("full_matrix"):
         dim, conv_dim = FULL_RANK, FULL_RANK if conv_dim else None
+    plus = args.get("loraplus_lr_ratio", 1.0)
     spec = NetworkSpec(
         kind=kind,
         dim=dim,
@@ -306,6 +312,8 @@ def make_spec(module: str, dim: int, alpha: float, items: Sequence[str], dropout
         rank_dropout=args.get("rank_dropout", 0.0),
         module_dropout=args.get("module_dropout", 0.0),
         init=args.get("init", "default"),
+        plus_unet=args.get("loraplus_unet_lr_ratio", plus),
+        plus_text=args.get("loraplus_text_encoder_lr_ratio", plus),
         flux=FluxChoice(
             args.get("train_blocks", "all"),
             args.get("train_double_block_indices"),
@@ -328,6 +336,9 @@ _ONLY_FOR: dict[str, tuple[Kind, ...]] = {
     "dora_wd": ("lora",),
     "dropout": ("lora",),
     "init": ("lora",),
+    "loraplus_lr_ratio": ("lora",),
+    "loraplus_unet_lr_ratio": ("lora",),
+    "loraplus_text_encoder_lr_ratio": ("lora",),
 }
 """The kinds of network for which peft has what an argument asks for."""
 

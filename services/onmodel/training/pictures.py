@@ -66,10 +66,11 @@ def hold_back(pictures: Sequence[TrainingPicture], config: TrainConfig) -> list[
 
 
 def dataset_hash(pictures: Iterable[TrainingPicture]) -> str:
-    """Hash of what is trained on: contents, captions, repeats, categories and weights, in order; paths do not count."""
+    """Hash of what is trained on, in order: contents, masks, captions, repeats, categories, weights; not of paths."""
+    keys = ("hash", "mask", "caption", "repeats", "variants", "categories", "weight", "is_reg")
     facts = [
-        [p.hash, p.caption, p.repeats, p.variants, p.categories, p.weight, p.is_reg, p.flip_aug, p.alpha_mask, rules]
-        for p, rules in ((p, asdict(p.rules)) for p in pictures)
+        [*(getattr(picture, key) for key in keys), picture.flip_aug, picture.alpha_mask, asdict(picture.rules)]
+        for picture in pictures
     ]
     return content_hash(json.dumps(facts).encode())
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import tempfile
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,18 +16,25 @@ import transformers
 
 from onmodel.core.errors import UserError
 from onmodel.training import network
-from onmodel.training.locate import locate_model
+from onmodel.training.locate import locate_model, locate_vae
 from onmodel.training.lora_file import read_lora
 from onmodel.training.naming import naming_of
 
 
 def load_pipeline(
-    name_or_path: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    name_or_path: str,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    vae: str | None = None,
 ) -> diffusers.DiffusionPipeline:
     """The base pipeline `name_or_path` on `device`, weights in `dtype`, without safety checker.
 
+    Args:
+        vae: an autoencoder in place of its own: a folder or file, see `load_vae`.
+
     Raises:
-        NotFoundError, UserError: as `locate_model`; or the files cannot be read as a pipeline.
+        NotFoundError, UserError: as `locate_model`; or the files cannot be read as a pipeline or an autoencoder.
     """
     where = locate_model(name_or_path)
     try:
@@ -48,8 +56,41 @@ def load_pipeline(
         raise UserError(
             f"base model {name_or_path}: is no diffusion pipeline that can be loaded ({reason}); {advice}"
         ) from None
+    if vae is not None:
+        pipeline.vae = load_vae(vae, pipeline.vae, dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def load_vae(path: str, own: Any, dtype: torch.dtype = torch.float32) -> Any:
+    """The autoencoder in a diffusers folder (or its folder `vae`), or in a file of diffusers' or LDM's layout.
+
+    Args:
+        own: the base model's autoencoder; of a file, its config is taken.
+
+    Raises:
+        NotFoundError: no such file or folder.
+        UserError: what is there is no autoencoder, or one whose latents the base model does not know.
+    """
+    where = locate_vae(path)
+    try:
+        with quiet_libraries():
+            if where.is_dir():
+                found: Any = type(own).from_pretrained(where, torch_dtype=dtype)
+            else:
+                with tempfile.TemporaryDirectory() as configs:
+                    own.save_config(configs)
+                    found = type(own).from_single_file(str(where), config=configs, torch_dtype=dtype)
+    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError, safetensors.SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"vae {path}: is no autoencoder that can be loaded ({reason}); check its files") from None
+    mine, theirs = ((vae.config["latent_channels"], len(vae.config["block_out_channels"])) for vae in (found, own))
+    if mine != theirs:
+        raise UserError(
+            f"vae {path}: has {mine[0]} channels in {mine[1]} blocks, the base model's {theirs[0]} in {theirs[1]}; "
+            "give one that is made for this base model"
+        )
+    return found
 
 
 _SINGLE_FILES = {

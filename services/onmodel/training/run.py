@@ -14,9 +14,9 @@ from onmodel.training.checkpoint import copy_state
 from onmodel.training.config import TrainConfig, load_train_config, to_toml
 from onmodel.training.follow import following
 from onmodel.training.job import CONFIG, DATASET, METRICS, PROBLEMS, PROGRESS, STATE, Job, Samples, read_metrics
-from onmodel.training.locate import locate_model
+from onmodel.training.locate import locate_model, locate_vae
 from onmodel.training.logs import chosen
-from onmodel.training.masks import check_masks
+from onmodel.training.masks import check_masks, with_masks
 from onmodel.training.mix import solve_mixes
 from onmodel.training.optimizers import check_optimizer
 from onmodel.training.pictures import dataset_hash, load_pictures
@@ -74,6 +74,8 @@ def train(
     config, resume = _weights_or_state(with_dataset_config(config), resume)
     alone = None if stage is None else stage_index(config, stage)
     locate_model(config.model.pretrained_model_name_or_path)
+    if config.model.vae is not None:
+        locate_vae(config.model.vae)
     if config.network.network_weights and not Path(config.network.network_weights).exists():
         raise NotFoundError(f"{config.network.network_weights}: no such LoRA file; check the path")
     chosen(config)
@@ -82,6 +84,7 @@ def train(
     cache = cache_dir() if config.data.cache_latents_to_disk else None
     pictures = load_pictures(config, cache)
     check_masks(config.data, pictures)
+    pictures = with_masks(pictures, config.data)
     content = dataset_hash(pictures)
     trial_dir = config.trial_dir.resolve()
     for found, solved in zip(resolve_stages(config), solve_mixes(config, pictures), strict=True):

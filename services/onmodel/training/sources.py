@@ -44,6 +44,7 @@ class SubsetOptions(Section):
     caption_dropout_rate: float | None = Field(default=None, ge=0, le=1)
     caption_dropout_every_n_epochs: int | None = Field(default=None, ge=0)
     caption_tag_dropout_rate: float | None = Field(default=None, ge=0, le=1)
+    enable_wildcard: bool | None = None
     flip_aug: bool | None = None
     alpha_mask: bool | None = None
     custom_attributes: dict[str, Any] | None = None
@@ -79,6 +80,7 @@ _OF_CAPTIONS = (
     "caption_dropout_rate",
     "caption_dropout_every_n_epochs",
     "caption_tag_dropout_rate",
+    "enable_wildcard",
 )
 
 

@@ -40,7 +40,7 @@ DROPOUTS: dict[str, str] = {
 """Keys of other sections that a stage may override, by the section they stand in."""
 NETWORK_ARGS = ("rank_dropout", "module_dropout")
 """Dropouts that stand in `network_args`, and that a stage may override as keys."""
-FIXED = frozenset({"gradient_checkpointing"})
+FIXED = frozenset({"gradient_checkpointing", "torch_compile", "dynamo_backend"})
 """Keys of the overriding sections that hold for a whole run: how its modules are set up."""
 WHOLE_RUN = "training"
 """Name of the one stage of a config without `[[stage]]` tables."""

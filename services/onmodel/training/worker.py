@@ -62,9 +62,13 @@ class _Run:
         progress("loading the base model", 0, 0)
         self._job, self._host, self._writer = job, host, writer
         dtype = PRECISIONS[job.config.training.mixed_precision]
-        base = job.config.model.pretrained_model_name_or_path
-        self._pipeline: Any = load_pipeline(base, device=host.device, dtype=dtype)
+        base = job.config.model
+        self._pipeline: Any = load_pipeline(
+            base.pretrained_model_name_or_path, device=host.device, dtype=dtype, vae=base.vae
+        )
         family = make_family(self._pipeline, job.config.model)
+        # Before there is a network on the encoders: it is the base model's.
+        family.model_hash()
         data = _prepare(job, host, family, progress)
         self._trainer = Trainer(job.config, family, data, host.workers, host.device, batch=job.batch)
         _start_from(job, family, self._trainer)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from onmodel.core.files import content_hash, write_text
+from onmodel.core.files import write_text
 from onmodel.training import checkpoint, export, network
 from onmodel.training.chart import write_loss_chart
 from onmodel.training.data import TrainingData
@@ -60,7 +60,7 @@ class Writer:
         self._session = Session(
             id=int(self._job.started * 1000) & 0xFFFFFFFF,
             started=self._job.started,
-            model_hash=content_hash((family.picture_hash() + family.caption_hash()).encode()),
+            model_hash=family.model_hash(),
         )
         if data.problems:
             write_text(self._job.trial_dir / PROBLEMS, json.dumps(data.problems, ensure_ascii=False, indent=1))
@@ -187,7 +187,9 @@ class Writer:
         folder, step = self._job.trial_dir / SAMPLES, self._trainer.step
         self.progress("drawing samples", 0, 0)
         with self._trainer.evaluating():
-            files: Sequence[Path] = self._job.samples.draw(pipeline, folder, f"{self._name}-step{step:08d}")
+            files: Sequence[Path] = self._job.samples.draw(
+                pipeline, folder, f"{self._name}-step{step:08d}", self._job.config.model.clip_skip
+            )
         for log in self._logs:
             log.pictures(files, step)
         self.progress("training", step, self._trainer.total_steps)
@@ -206,6 +208,7 @@ class Writer:
             epoch=epoch,
             step=self._trainer.step,
             total_steps=self._trainer.total_steps,
+            stage_steps=self._trainer.stage.steps,
             steps_per_epoch=self._trainer.steps_per_epoch,
             epochs=self._trainer.epochs,
             stage=self._trainer.stage.stage.name,

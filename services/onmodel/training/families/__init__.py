@@ -16,8 +16,12 @@ from onmodel.training.families.stable_diffusion_xl import StableDiffusionXL
 __all__ = ["FAMILIES", "Family", "Flux", "StableDiffusion", "StableDiffusionXL", "make_family"]
 
 FAMILIES: dict[str, Callable[[Any, ModelSection], Family]] = {
-    "StableDiffusionPipeline": lambda pipeline, model: StableDiffusion(pipeline, model.v_parameterization),
-    "StableDiffusionXLPipeline": lambda pipeline, model: StableDiffusionXL(pipeline, model.v_parameterization),
+    "StableDiffusionPipeline": lambda pipeline, model: StableDiffusion(
+        pipeline, model.v_parameterization, clip_skip=model.clip_skip, windows=model.windows
+    ),
+    "StableDiffusionXLPipeline": lambda pipeline, model: StableDiffusionXL(
+        pipeline, model.v_parameterization, windows=model.windows
+    ),
     "FluxPipeline": lambda pipeline, model: Flux(pipeline, model.guidance_scale),
 }
 """By the class of the diffusers pipeline."""

@@ -35,7 +35,11 @@ class Family(Protocol):
         ...
 
     def caption_hash(self) -> str:
-        """Hash of the weights that `encode_captions` depends on."""
+        """Hash of the weights and settings that `encode_captions` depends on."""
+        ...
+
+    def model_hash(self) -> str:
+        """Hash that names the base model in files: of its encoders' weights, without a network."""
         ...
 
     def encode_pictures(self, pixels: Tensor) -> Tensor:
@@ -76,18 +80,33 @@ def diffusion_schedule(pipeline: Any, v_parameterization: bool | None) -> NoiseS
 class Encoders:
     """The encoders of a diffusers pipeline: what its families do with them alike."""
 
-    def __init__(self, pipeline: Any, *texts: nn.Module) -> None:
-        """`texts`: its text encoders."""
+    def __init__(self, pipeline: Any, *texts: nn.Module, said: tuple[int, int] = (1, 1)) -> None:
+        """Args:
+        texts: its text encoders.
+        said: by which layer and in how many windows these read captions.
+        """
         self._pipeline = pipeline
-        self._texts = texts
+        self._texts, self._said = texts, said
         self.components = lora_components(pipeline)
         self.pixels_per_latent = int(pipeline.vae_scale_factor)
 
+        self._hashes: dict[str, str] = {}
+
     def picture_hash(self) -> str:
-        return weights_hash(self._pipeline.vae)
+        return self._hash("pictures", self._pipeline.vae)
 
     def caption_hash(self) -> str:
-        return weights_hash(*self._texts)
+        plain = self._hash("captions", *self._texts)
+        return plain if self._said == (1, 1) else content_hash(f"{plain} {self._said}".encode())
+
+    def model_hash(self) -> str:
+        return content_hash((self.picture_hash() + self._hash("captions", *self._texts)).encode())
+
+    def _hash(self, what: str, *modules: nn.Module) -> str:
+        """Of weights that a run does not change; it reads all of them, so once."""
+        if what not in self._hashes:
+            self._hashes[what] = weights_hash(*modules)
+        return self._hashes[what]
 
     @torch.no_grad()
     def encode_pictures(self, pixels: Tensor) -> Tensor:

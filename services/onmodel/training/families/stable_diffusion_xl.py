@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from onmodel.core.errors import UserError
-from onmodel.training.families import base
+from onmodel.training.families import base, clip
 from onmodel.training.naming import Naming, SdxlNaming
 
 
@@ -17,11 +17,18 @@ class StableDiffusionXL(base.Encoders):
     uses_sizes = True
     architecture = "stable-diffusion-xl-v1-base"
 
-    def __init__(self, pipeline: Any, v_parameterization: bool | None = None) -> None:
-        """`v_parameterization` None: as the pipeline's scheduler says. Raises UserError for the refiner."""
+    def __init__(self, pipeline: Any, v_parameterization: bool | None = None, *, windows: int = 1) -> None:
+        """Args:
+            v_parameterization: None: as the pipeline's scheduler says.
+            windows: of the text encoders that a caption may fill.
+
+        Raises:
+            UserError: the refiner.
+        """
         if pipeline.text_encoder is None or pipeline.text_encoder_2 is None:
             raise UserError("the base model lacks a text encoder, as SDXL's refiner does; give an SDXL base model")
-        super().__init__(pipeline, pipeline.text_encoder, pipeline.text_encoder_2)
+        super().__init__(pipeline, pipeline.text_encoder, pipeline.text_encoder_2, said=(1, windows))
+        self._windows = windows
         self.naming: Naming = SdxlNaming(pipeline.unet.config.layers_per_block)
         self._pooled = int(pipeline.text_encoder_2.config.projection_dim)
         self.schedule = base.diffusion_schedule(pipeline, v_parameterization)
@@ -30,6 +37,8 @@ class StableDiffusionXL(base.Encoders):
 
     def encode_captions(self, captions: Sequence[str]) -> Tensor:
         """Rows: the encoders' last but one layers side by side for each token, then the second's pooled vector."""
+        if self._windows > 1:
+            return base.pack(*clip.encode_two(self._pipeline, captions, self._windows))
         text, _, pooled, _ = self._pipeline.encode_prompt(
             prompt=list(captions),
             device=self._pipeline.text_encoder.device,

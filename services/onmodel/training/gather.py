@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from onmodel.training.data import TrainingData
+from onmodel.training.devices import moved
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class Gathered:
         """Some of the pictures, on `device`."""
 
         def of(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor[mine].to(device)
+            return None if tensor is None else moved(tensor[mine], device)
 
-        return Gathered(self.latents[mine].to(device), of(self.masks), of(self.weights))
+        return Gathered(moved(self.latents[mine], device), of(self.masks), of(self.weights))
 
 
 def gather(data: TrainingData, indices: Sequence[int], generator: torch.Generator) -> Gathered:

@@ -5,6 +5,7 @@ worker takes its share. So nothing about randomness has to be saved, a resumed r
 stopped would have drawn, and several workers draw what one would.
 """
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,19 +13,21 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from onmodel.core.errors import UserError
 from onmodel.training import captions, network, validation
 from onmodel.training.advanced import AdvancedSection
 from onmodel.training.buckets import Batch, seeded
+from onmodel.training.components import component_rates, trained_components
 from onmodel.training.config import TrainConfig
 from onmodel.training.data import TrainingData
+from onmodel.training.devices import moved
 from onmodel.training.families import Family
 from onmodel.training.families.sizes import size_conditioning
+from onmodel.training.forward import Forward
 from onmodel.training.gather import gather
 from onmodel.training.objective import Draw, Objective
-from onmodel.training.optimizers import OptimizerSection
 from onmodel.training.plan import StagePlan, lay_out, plan_stages
 from onmodel.training.update import Update, make_average
 
@@ -110,6 +113,10 @@ class Trainer:
             for parameter in self._parameters:
                 parameter.data = parameter.data.to(torch.bfloat16)
         self._average = make_average(config.training, self._parameters)
+        self._precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.training.mixed_precision)
+        self._forward = Forward(family, device, self._precision, config.advanced)
+        # Under autocast a layer's input is cast anyway, and to the type that is computed in.
+        self._casts = self._precision is None
         self.stages = self._plan(config)
         self.step = 0
         for plan in reversed(self.stages):
@@ -158,13 +165,15 @@ class Trainer:
         options = self._config.optimizer
         rates = component_rates(options, list(self.components))
         groups = [{"params": group.parameters, "lr": group.ratio * rates[group.component]} for group in self._groups]
-        return Update(self._config, self.components, groups, steps, self._device, self._average)
+        records = self._forward.records
+        return Update(self._config, self.components, groups, steps, self._device, self._average, records=records)
 
     def _prepare_modules(self) -> None:
         for module in self._family.components.values():
             module.requires_grad_(False)
         for parameter in self._parameters:
             parameter.requires_grad_(True)
+        network.cast_inputs(self.components, self._casts)
         if self._config.advanced.gradient_checkpointing:
             for name, module in self.components.items():
                 if name in network.DENOISERS:
@@ -234,18 +243,20 @@ class Trainer:
                 self.update.backward(losses.sum().div(pictures))
                 total += losses.detach().sum()
         mean = self._combine_workers(total) / pictures
-        if not torch.isfinite(mean):
-            self._refuse_loss(mean.item(), group, epoch)
         rates = dict(zip((group.name for group in self._groups), self.update.learning_rates, strict=True))
         norm = self.update.step()
+        # The one place in a step that waits for the device.
+        loss, grad_norm = torch.stack([mean.float(), norm.float()]).tolist()
+        if not math.isfinite(loss):
+            self._refuse_loss(loss, group, epoch)
         self.step += 1
         return StepReport(
             step=self.step,
             stage=self.stage.stage.name,
             epoch=epoch + 1,
-            loss=mean.item(),
+            loss=loss,
             learning_rate=next(iter(rates.values())),
-            grad_norm=norm,
+            grad_norm=grad_norm,
             pictures=pictures,
             rates=rates,
             ends_epoch=self.step in self.stage.ends,
@@ -268,14 +279,8 @@ class Trainer:
         if not said[mine]:
             return None
         draw, known = draw.part(mine, self._device), known.part(mine, self._device)
-        prediction = self._predict(self._objective.noisy(known.latents, draw), draw, said[mine], batch.pictures[mine])
-        losses = self._objective.losses(prediction, known.latents, draw, known.masks)
-        return losses if known.weights is None else losses * known.weights
-
-    def _predict(self, noisy: Tensor, draw: Draw, said: Sequence[str], pictures: Sequence[int]) -> Tensor:
-        precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self._config.training.mixed_precision)
-        with torch.autocast(self._device.type, precision, enabled=precision is not None):
-            return self._family.predict(noisy, draw.timesteps, self._conditioning(said), self._sizes(pictures))
+        text, sizes = self._conditioning(said[mine]), self._sizes(batch.pictures[mine])
+        return self._forward.losses(self._objective, known, draw, text, sizes)
 
     @contextmanager
     def evaluating(self) -> Generator[None]:
@@ -284,10 +289,13 @@ class Trainer:
         training = [module for module in modules if module.training]
         for component in self.components.values():
             component.eval()
+        # Pictures are drawn without autocast.
+        network.cast_inputs(self.components, True)
         try:
             with self.update.exported():
                 yield
         finally:
+            network.cast_inputs(self.components, self._casts)
             for module in training:
                 module.training = True
 
@@ -318,8 +326,8 @@ class Trainer:
             timesteps = timesteps.float()
         draw = Draw(noise, noise, timesteps).part(slice(None), self._device)
         said = [self._data.pictures[index].plain_caption for index in pictures]
-        prediction = self._predict(self._plain.noisy(latents, draw), draw, said, pictures)
-        return self._plain.losses(prediction, latents, draw)
+        noisy, text, sizes = self._plain.noisy(latents, draw), self._conditioning(said), self._sizes(pictures)
+        return self._plain.losses(self._forward.predict(noisy, draw.timesteps, text, sizes), latents, draw)
 
     def _said(self, batch: Batch, generator: torch.Generator) -> list[str]:
         """A caption of each picture: of several one is drawn anew each time, the same on all workers."""
@@ -334,12 +342,14 @@ class Trainer:
     def _sizes(self, pictures: Sequence[int]) -> Tensor | None:
         if not self._family.uses_sizes:
             return None
-        return size_conditioning([(self._data.pictures[index].path, self._data.buckets[index]) for index in pictures])
+        places = [(self._data.pictures[index].path, self._data.buckets[index]) for index in pictures]
+        return moved(size_conditioning(places), self._device)
 
     def _conditioning(self, said: Sequence[str]) -> Tensor:
         if not self._data.conditioning:
-            return self._family.encode_captions(said)
-        return torch.stack([self._data.conditioning[caption] for caption in said]).to(self._device)
+            with torch.autocast(self._device.type, self._precision, enabled=self._precision is not None):
+                return self._family.encode_captions(said)
+        return moved(torch.stack([self._data.conditioning[caption] for caption in said]), self._device)
 
     def _combine_workers(self, total: Tensor) -> Tensor:
         """Add up gradients and loss over all workers, in one message."""
@@ -360,31 +370,3 @@ class Trainer:
             f"the loss is {value} at step {self.step + 1} (epoch {epoch + 1}); pictures of the batch: {shown}. "
             "Lower learning_rate, or look at these pictures"
         )
-
-
-def trained_components(config: TrainConfig, family: Family) -> dict[str, nn.Module]:
-    """The components of `family` that `config` trains."""
-    options = config.network
-    wanted = {
-        name: module
-        for name, module in family.components.items()
-        if (not options.network_train_text_encoder_only if name in network.DENOISERS else options.trains_text)
-    }
-    if not wanted:
-        raise UserError("network_train_text_encoder_only: the base model has no text encoder that can be trained")
-    return wanted
-
-
-def component_rates(options: OptimizerSection, names: Sequence[str]) -> dict[str, float]:
-    """Learning rate of each component. Raises UserError for more text encoder rates than there are encoders."""
-    texts = [name for name in names if name not in network.DENOISERS]
-    given = options.text_encoder_lr
-    each = given if isinstance(given, list) else [given] * len(texts)
-    if len(each) == 1:
-        each = each * len(texts)  # sd-scripts: one rate is everyone's
-    if len(each) < len(texts) or (len(each) > len(texts) > 0):
-        raise UserError(f"text_encoder_lr: {len(each)} rates for {len(texts)} text encoder(s); give one, or one each")
-    rates = {name: options.unet_lr for name in names if name in network.DENOISERS} | dict(
-        zip(texts, each, strict=False)
-    )
-    return {name: options.learning_rate if rates[name] is None else float(rates[name] or 0.0) for name in names}

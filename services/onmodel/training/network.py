@@ -375,6 +375,13 @@ def set_dropout(components: Mapping[str, nn.Module], spec: NetworkSpec) -> None:
                 layer.module_dropout[ADAPTER] = spec.module_dropout
 
 
+def cast_inputs(components: Mapping[str, nn.Module], on: bool) -> None:
+    """Whether our layers cast their inputs to the type of their weights, as they must outside autocast."""
+    for module in components.values():
+        for _, layer in lora_layers(module):
+            layer.cast_input_dtype_enabled = on
+
+
 def merge(components: Mapping[str, nn.Module]) -> None:
     """Add our network to the base weights and take its layers away."""
     for module in components.values():

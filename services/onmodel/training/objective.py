@@ -9,6 +9,7 @@ from torch import Tensor
 from onmodel.core.errors import UserError
 from onmodel.training import loss, noise
 from onmodel.training.advanced import AdvancedSection
+from onmodel.training.devices import moved
 from onmodel.training.loss import NoiseSchedule
 
 
@@ -25,7 +26,9 @@ class Draw:
 
     def part(self, mine: slice, device: torch.device) -> "Draw":
         """The draws of some pictures, on `device`."""
-        return Draw(self.noise[mine].to(device), self.added[mine].to(device), self.timesteps[mine].to(device))
+        plain = moved(self.noise[mine], device)
+        added = plain if self.added is self.noise else moved(self.added[mine], device)
+        return Draw(plain, added, moved(self.timesteps[mine], device))
 
 
 class Objective:

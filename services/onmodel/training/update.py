@@ -33,12 +33,15 @@ class Update:
         total_steps: int,
         device: torch.device,
         average: EMAModel | None = None,
+        *,
+        records: bool = False,
     ) -> None:
         """Args:
             components: what carries the network, for max-norm.
             groups: parameter groups, each with `params` and `lr`.
             total_steps: optimizer steps of the schedule.
             average: moves along with each step, and is what is exported.
+            records: gradients come from a recorded graph, whose next replay writes over them.
 
         Raises:
             UserError: optimizer arguments or a schedule that cannot be had.
@@ -60,6 +63,7 @@ class Update:
         self._schedule = make_schedule(self.optimizer, options, total_steps) if scheduled else None
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.training.mixed_precision == "fp16")
         self._average = average
+        self._kept = [torch.zeros_like(parameter) for parameter in self._parameters] if records else []
 
     @property
     def learning_rates(self) -> list[float]:
@@ -69,13 +73,23 @@ class Update:
     def backward(self, loss: Tensor) -> None:
         """Add `loss`'s gradients, scaled up where float16 would lose small ones."""
         self._scaler.scale(loss).backward()
+        fresh = [
+            (parameter, kept)
+            for parameter, kept in zip(self._parameters, self._kept, strict=False)
+            if parameter.grad is not None and parameter.grad is not kept
+        ]
+        if fresh:
+            # Into memory of their own, all at once; a further batch of this step adds to it there.
+            torch._foreach_copy_([kept for _, kept in fresh], [parameter.grad for parameter, _ in fresh])
+            for parameter, kept in fresh:
+                parameter.grad = kept
 
-    def step(self) -> float:
+    def step(self) -> Tensor:
         """Take one optimizer step with the gradients there are, and drop them.
 
         Returns:
-            The gradients' norm before clipping. Where it is not finite in fp16, the weights and the schedule stay
-            where they are, and the scale is lowered.
+            The gradients' norm before clipping, (), on the device. Where it is not finite in fp16, the weights and the
+            schedule stay where they are, and the scale is lowered.
         """
         self._scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self._parameters, self._options.max_grad_norm or float("inf"))
@@ -92,7 +106,7 @@ class Update:
             if self._average is not None:
                 self._average.step(self._parameters)
         self.optimizer.zero_grad(set_to_none=True)
-        return norm.item()
+        return norm
 
     @contextmanager
     def exported(self) -> Generator[None, None, None]:

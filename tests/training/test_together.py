@@ -203,4 +203,4 @@ def test_every_kind_of_network_takes_every_kind_of_step(make_config: MakeConfig)
         trainer = make_trainer(config)
         run_to(trainer, 2)
         unet = trainer.components["unet"]
-        assert network.scale_norms(unet, 0.05 * 1.001)[0] == 0
+        assert network.scale_norms(unet, 1.0).max() <= 0.05 * 1.001

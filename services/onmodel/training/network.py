@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from onmodel.core.errors import UserError
 from onmodel.training.naming import Naming
 from onmodel.training.network_spec import Kind, NetworkSpec
-from onmodel.training.weights import DOWN, MAGNITUDE, UP, LayerWeights, LoraWeights, delta_norm, scaled_parts
+from onmodel.training.weights import DOWN, MAGNITUDE, UP, LayerWeights, LoraWeights, delta_norm, multiplied
 
 ADAPTER = "onmodel"
 """Name of our adapter inside peft's layers."""
@@ -343,25 +343,26 @@ def _check_fits(layer: nn.Module, given: LayerWeights, what: str) -> None:
         )
 
 
-def scale_norms(module: nn.Module, limit: float) -> tuple[int, float]:
+def scale_norms(module: nn.Module, limit: float) -> Tensor:
     """Scale each layer of `module` down whose change of the weight has a Frobenius norm above `limit`.
 
     As sd-scripts' `scale_weight_norms` (Max-norm regularisation, Srebro & Shraibman 2005); the ratio is shared out
-    evenly over the layer's matrices. DoRA's magnitudes are left alone.
+    evenly over the layer's matrices. DoRA's magnitudes are left alone. Nothing waits for the device.
 
     Returns:
-        How many layers were scaled, and the mean norm afterwards; (0, 0.0) for a module without our network.
+        The norms before, float (layers,); empty for a module without our network.
     """
     layers = [layer_weights(layer) for _, layer in lora_layers(module)]
     if not layers:
-        return 0, 0.0
+        return torch.empty(0)
     with torch.no_grad():
-        norms = torch.stack([delta_norm(layer) * layer.scale for layer in layers]).tolist()
-        for layer, norm in zip(layers, norms, strict=True):
-            if norm > limit:
-                for name, factor in scaled_parts(layer, limit / norm).items():
-                    layer.parts[name].mul_(factor)
-    return sum(norm > limit for norm in norms), sum(min(norm, limit) for norm in norms) / len(norms)
+        norms = torch.stack([delta_norm(layer) * layer.scale for layer in layers])
+        for layer, ratio in zip(layers, (limit / norms).clamp(max=1).unbind(), strict=True):
+            names = multiplied(layer)
+            factor = ratio ** (1 / len(names))
+            for name in names:
+                layer.parts[name].mul_(factor)
+    return norms
 
 
 def set_dropout(components: Mapping[str, nn.Module], spec: NetworkSpec) -> None:

@@ -73,16 +73,21 @@ class Update:
     def backward(self, loss: Tensor) -> None:
         """Add `loss`'s gradients, scaled up where float16 would lose small ones."""
         self._scaler.scale(loss).backward()
+        if self._kept:
+            self._take_out()
+
+    def _take_out(self) -> None:
+        """Bring gradients into memory of their own, all at once; a further batch of the step adds to them there."""
         fresh = [
-            (parameter, kept)
-            for parameter, kept in zip(self._parameters, self._kept, strict=False)
+            (parameter, kept, parameter.grad)
+            for parameter, kept in zip(self._parameters, self._kept, strict=True)
             if parameter.grad is not None and parameter.grad is not kept
         ]
         if fresh:
-            # Into memory of their own, all at once; a further batch of this step adds to it there.
-            torch._foreach_copy_([kept for _, kept in fresh], [parameter.grad for parameter, _ in fresh])
-            for parameter, kept in fresh:
-                parameter.grad = kept
+            kept, found = [kept for _, kept, _ in fresh], [grad for _, _, grad in fresh]
+            torch._foreach_copy_(kept, found)  # pyright: ignore[reportPrivateUsage]
+            for parameter, own, _ in fresh:
+                parameter.grad = own
 
     def step(self) -> Tensor:
         """Take one optimizer step with the gradients there are, and drop them.

@@ -3,7 +3,6 @@
 Plain arithmetic; neither peft nor a base model is needed.
 """
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -111,13 +110,9 @@ def delta_norm(layer: LayerWeights) -> Tensor:
     return layer.delta().norm()
 
 
-def scaled_parts(layer: LayerWeights, ratio: float) -> dict[str, float]:
-    """Factor for each part that multiplies the delta by `ratio`, shared out evenly over what is multiplied.
-
-    DoRA's magnitudes stay. A core counts as a factor of its product.
-    """
-    names = [name for name in layer.parts if name != MAGNITUDE]
-    return dict.fromkeys(names, math.pow(ratio, 1 / len(names)))
+def multiplied(layer: LayerWeights) -> list[str]:
+    """The parts whose product the delta is, a core among them; not DoRA's magnitudes."""
+    return [name for name in layer.parts if name != MAGNITUDE]
 
 
 LoraWeights = dict[str, dict[str, LayerWeights]]

@@ -48,7 +48,7 @@ def fit(job: Job, num_workers: int, max_failures: int) -> None:
         command = [sys.executable, __file__, folder, str(num_workers)]
         workers = [subprocess.Popen([*command, str(rank)]) for rank in range(num_workers)]
         try:
-            assert [worker.wait(300) for worker in workers] == [0] * num_workers
+            assert [worker.wait(500) for worker in workers] == [0] * num_workers
         finally:
             for worker in workers:
                 worker.kill()

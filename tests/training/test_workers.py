@@ -42,7 +42,7 @@ def near(mine: run.TrialResult, theirs: run.TrialResult) -> None:
             torch.testing.assert_close(found[key], wanted[key], atol=2e-4, rtol=1e-3)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_two_gloo_workers_train_stages_as_one_does(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = run.train(staged(config, STAGES, output_name="alone", train_batch_size=4), num_workers=0)
     monkeypatch.setattr(run, "_run", gloo.fit)
@@ -57,7 +57,7 @@ def test_two_gloo_workers_train_stages_as_one_does(config: TrainConfig, monkeypa
     assert warmups == ["0", "2", "0"], "a share is one of the stage's steps"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_stage_that_one_worker_began_is_ended_by_two(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run.train(staged(config, STAGES, output_name="whole", train_batch_size=4), num_workers=0)
     parts = staged(config, STAGES, output_name="parts", train_batch_size=4)

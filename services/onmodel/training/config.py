@@ -276,6 +276,12 @@ def _conditions(config: TrainConfig) -> list[tuple[str, str, bool, str]]:
             ("advanced", key, not huber, "for huber and smooth_l1")
             for key in ("huber_c", "huber_schedule", "huber_scale")
         ),
+        (
+            "advanced",
+            "dynamo_backend",
+            not advanced.torch_compile and advanced.dynamo_backend != "no",
+            "`torch_compile` is not set",
+        ),
         ("advanced", "multires_noise_discount", not advanced.multires_noise_iterations, "no multires noise"),
         ("advanced", "noise_offset_random_strength", not advanced.noise_offset, "no noise_offset"),
         ("advanced", "ip_noise_gamma_random_strength", not advanced.ip_noise_gamma, "no ip_noise_gamma"),

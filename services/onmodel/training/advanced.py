@@ -62,7 +62,7 @@ class AdvancedSection(Section):
     """Compile the forward pass and the loss; each shape that a batch has is compiled once a run."""
     dynamo_backend: DynamoBackend = "inductor"
     """What compiles: inductor fuses kernels, and on a GPU records them as one graph; cudagraphs records them as they
-    are, which takes seconds in place of minutes; eager and aot_eager are for looking for faults."""
+    are, which is sooner done; eager and aot_eager are for looking for faults."""
 
     @model_validator(mode="after")
     def _timesteps_in_order(self) -> Self:

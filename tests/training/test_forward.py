@@ -1,5 +1,6 @@
 """The compiled forward pass trains what the plain one trains, for every shape of a batch; and what a step costs."""
 
+import itertools
 from collections import Counter
 from typing import Any
 
@@ -59,8 +60,8 @@ def shapes(trainer: Trainer) -> set[tuple[int, tuple[int, int], int]]:
     return {
         (plan.index, buckets[batch.pictures[0]], len(batch.pictures))
         for plan in trainer.stages
-        for epoch in range(len(plan.ends))
-        for group in plan.groups(plan.first_epoch + epoch)
+        for start, end, epoch in zip((plan.first_step, *plan.ends), plan.ends, itertools.count(plan.first_epoch))
+        for group in plan.groups(epoch)[: end - start]
         for batch in group
     }
 

@@ -35,7 +35,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
 }
 
-RAY_ADAPTERS = {"detection/app.py", "film/ray_data.py", "scoring/app.py", "training/ray_train.py"}
+RAY_ADAPTERS = {
+    "detection/app.py",
+    "evaluation/ray_draw.py",
+    "film/ray_data.py",
+    "scoring/app.py",
+    "training/ray_train.py",
+}
 
 
 def modules() -> list[Path]:

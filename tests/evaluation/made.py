@@ -10,7 +10,7 @@ from onmodel.core.files import write_bytes
 from onmodel.core.images import encode_png
 from onmodel.core.vocabulary import Attribute, Decision, ShotType
 from onmodel.evaluation.metrics import Judged, figures, target_results
-from onmodel.evaluation.observe import Seen
+from onmodel.evaluation.observe import Part, Seen
 from onmodel.evaluation.record import Evaluation, PictureRow, ScaleRecord
 
 SHOTS = {s.value: s for s in ShotType}
@@ -25,7 +25,8 @@ def judged(scenario: str, prompt: int, right: bool, rng: np.random.Generator) ->
     attributes = frozenset(a for a in Attribute if a.value == scenario)
     decision = Decision(SHOTS.get(scenario, ShotType.FULL_BODY), attributes, 0, "made up")
     several = scenario == "multi_character"
-    seen = Seen(decision, 2 if several else 1, rows[0], (rows[1],) * (2 if several else 1), rows[1], rows[1], None, ())
+    count = 2 if several else 1
+    seen = Seen(decision, count, rows[0], (rows[1],) * count, (Part(rows[1], rows[1], None, ()),) * count)
     own = 0.9 if right else 0.1
     return Judged(prompt, scenario, seen, (own, 0.0) if several else (own,), own, own, 0.3, math.nan)
 
@@ -61,6 +62,9 @@ def evaluation(
                 attributes=tuple(a.value for a in one.seen.decision.attributes),
                 characters=one.seen.characters,
                 identity=one.main,
+                head_to_body=None,
+                fidelity=one.fidelity,
+                memorisation=None,
             )
         )
         if folder is not None:
@@ -72,17 +76,25 @@ def evaluation(
     return Evaluation(
         key=trial,
         trial=trial,
+        trial_folder=f"trials/{trial}",
+        dataset=None,
         checkpoint=f"{trial}-000004.safetensors",
         checkpoint_hash="ab" * 32,
+        epoch=4,
+        step=400,
+        stage="train",
         scale=1.0,
         base="toybox",
         base_hash="cd" * 32,
+        vae=None,
         suite="made",
         steps=4,
         guidance_scale=3.0,
         seeds=tuple(range(VARIATIONS)),
         trigger="zibo",
         prompts=tuple(prompts),
+        measured_with="made up",
+        references_head_to_body={},
         calibration=ScaleRecord(
             impostor=0.6,
             genuine=0.8,

@@ -10,7 +10,8 @@ from PIL import Image
 from onmodel.core.errors import ResourceError, UserError
 from onmodel.core.images import load
 from onmodel.evaluation import generate
-from onmodel.evaluation.generate import DrawingModel, drawing_model, plan, read_origin
+from onmodel.evaluation.generate import DrawingModel, drawing_model, plan
+from onmodel.evaluation.origin import read_origin
 from onmodel.evaluation.suite import TestSuite
 
 from .conftest import small_suite

@@ -56,11 +56,12 @@ def test_a_hidden_character_is_seen_with_what_hides_it() -> None:
     data = world.add(draw("occlusion", 5))
     (seen,) = observe([data], world)
     assert isinstance(seen, Seen)
-    assert seen.hidden
-    assert all(-1.5 < v < 2.5 for box in seen.hidden for v in box.as_tuple())
-    assert seen.visible is not None
-    assert seen.crop is not None
-    assert not np.array_equal(seen.visible, seen.crops[0])
+    (part,) = seen.parts
+    assert part.hidden
+    assert all(-1.5 < v < 2.5 for box in part.hidden for v in box.as_tuple())
+    assert part.visible is not None
+    assert part.crop is not None
+    assert not np.array_equal(part.visible, seen.crops[0])
 
 
 def test_errors_stay_with_their_picture(tmp_path: Path) -> None:

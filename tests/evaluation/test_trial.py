@@ -8,10 +8,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from onmodel.core.errors import NotFoundError, UserError
+from onmodel.evaluation.choice import choose, write_choice
 from onmodel.evaluation.tasks import Options, make_tasks, pictures_in
-from onmodel.evaluation.trial import guess_trigger, open_trial
+from onmodel.evaluation.trial import EVALUATION_FOLDER, Which, guess_trigger, open_trial, open_trials
 
 from .conftest import small_suite
+from .test_choice import spread
 
 
 def lora(path: Path, **metadata: str) -> Path:
@@ -38,6 +40,23 @@ def test_a_trial_folder_gives_its_last_checkpoint(tmp_path: Path) -> None:
     assert (trial.name, trial.base, trial.trigger) == ("trial_1", "toybox", None)
     assert trial.dataset == tmp_path / "set"
     assert trial.training_pictures == (tmp_path / "set" / "a.png",), "pictures that are gone are left out"
+
+
+def test_all_checkpoints_of_a_trial_or_the_recommended_one(tmp_path: Path) -> None:
+    folder = trial_folder(tmp_path / "trial_1")
+    lora(folder / "trial_1-000002.safetensors", ss_epoch="2", ss_steps="20", ss_onmodel_stage="balanced")
+    every = open_trials(folder, Which.ALL)
+    assert [t.checkpoint.name for t in every] == ["trial_1-000002.safetensors", "trial_1-000004.safetensors"]
+    assert [(t.epoch, t.step, t.stage) for t in every] == [(2, 20, "balanced"), (None, None, None)]
+    assert [t.checkpoint for t in open_trials(every[0].checkpoint, Which.ALL)] == [every[0].checkpoint]
+    with pytest.raises(UserError, match="--checkpoints all"):
+        open_trials(folder, Which.BEST)
+    rows = np.array([[0.2, 0.3, 0.8], [0.9, 0.3, 0.7]])
+    first, second = (e.model_copy(update={"trial_folder": str(folder)}) for e in spread(rows))
+    named = second.model_copy(update={"checkpoint": "trial_1-000002.safetensors"})
+    (folder / EVALUATION_FOLDER).mkdir()
+    write_choice(choose([first, named]), folder / EVALUATION_FOLDER)
+    assert [t.checkpoint.name for t in open_trials(folder, Which.BEST)] == ["trial_1-000002.safetensors"]
 
 
 def test_a_foreign_lora_needs_what_it_does_not_say(tmp_path: Path) -> None:

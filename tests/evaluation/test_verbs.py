@@ -1,16 +1,21 @@
 """The verbs' own behaviour: previews, and wrong arguments answered with a sentence and exit code 2."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rich.console import Console
 
 from onmodel.cli.demo import DemoConfig, demo_suite, run_demo
-from onmodel.cli.evaluate import parse_scales
+from onmodel.cli.evaluate import choice_table, command, parse_scales
 from onmodel.core.errors import UserError
+from onmodel.evaluation.choice import choose
 from onmodel.evaluation.suite import load_suite
 
+from .test_choice import spread
 from .test_trial import lora
 
 
@@ -33,6 +38,32 @@ def test_wrong_arguments_are_explained(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("onmodel: ")
     assert "no such checkpoint" in done.stderr
+
+
+def test_where_a_file_comes_from_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = lora(tmp_path / "trial.safetensors", ss_epoch="3", ss_onmodel_version="0.1.0")
+    command(None, explain=file)
+    printed = capsys.readouterr().out
+    assert "checkpoint" in printed
+    assert "epoch: 3" in printed
+    assert "! no config.toml lies beside it" in printed
+    assert "Not traced: 3, marked ! above." in printed
+    command(None, explain=file, json=True)
+    assert json.loads(capsys.readouterr().out)["facts"]["epoch"] == "3"
+    with pytest.raises(UserError, match="at least one LoRA file"):
+        command(None)
+
+
+def test_a_choice_is_shown_with_its_candidates() -> None:
+    rows = np.array([[0.1, 0.32, 0.70], [0.75, 0.31, 0.74], [0.74, 0.22, 0.97]])
+    console = Console(width=160)
+    with console.capture() as captured:
+        console.print(choice_table(choose(spread(rows, noise=0.01))))
+    lines = captured.get().splitlines()
+    assert "Checkpoints of trial_9" in lines[0]
+    (best,) = [line for line in lines if "* trial" in line]
+    assert "* trial_9-000002" in best
+    assert best.rstrip(" │").endswith("all")
 
 
 def test_scales_are_numbers_each_once() -> None:

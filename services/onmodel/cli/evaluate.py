@@ -1,4 +1,4 @@
-"""`onmodel evaluate`: test pictures of checkpoints, and figures for every scenario."""
+"""`onmodel evaluate`: test pictures of checkpoints, figures for every scenario, and which checkpoint to use."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,20 +24,32 @@ from onmodel.cli.measuring import (
     options_of,
     suite_with,
 )
+from onmodel.evaluation.trial import Which
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from collections.abc import Sequence
 
+    from rich.table import Table
+    from rich.tree import Tree
+
+    from onmodel.evaluation.choice import Choice
+    from onmodel.evaluation.lineage import Node
     from onmodel.evaluation.record import Evaluation
     from onmodel.evaluation.suite import TestSuite
+    from onmodel.evaluation.tasks import Task
 
 
 def command(
-    checkpoints: Annotated[list[Path], typer.Argument(help="LoRA files, or trial folders (their last checkpoint).")],
+    checkpoints: Annotated[
+        list[Path] | None, typer.Argument(help="LoRA files, or trial folders (see --checkpoints).")
+    ] = None,
     test_suite: SuiteOption = "character",
     output_dir: Annotated[
         Path | None, typer.Option(help="Holds one folder a checkpoint; else each trial's `evaluation` folder.")
     ] = None,
+    which: Annotated[
+        Which, typer.Option("--checkpoints", help="Of a trial folder: the last, all, or the best by an earlier choice.")
+    ] = Which.LAST,
     lora_scale: Annotated[str, typer.Option(help="One or several strengths, as in 0.6,0.8,1.0.")] = "1.0",
     references: ReferencesOption = None,
     impostors: ImpostorsOption = None,
@@ -53,14 +65,24 @@ def command(
     device: DeviceOption = "auto",
     batch_size: BatchOption = None,
     preview: Annotated[bool, typer.Option("--preview", help="Print the prompts and stop.")] = False,
+    explain: Annotated[
+        Path | None,
+        typer.Option(help="Say where a picture, checkpoint, dataset, evaluation.json or comparison comes from."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Make test pictures of checkpoints and measure every scenario."""
+    """Make test pictures of checkpoints, measure every scenario, and recommend one of a trial's checkpoints."""
+    from onmodel.core.errors import UserError
     from onmodel.core.progress import console
-    from onmodel.evaluation.trial import open_trial
+    from onmodel.evaluation.trial import open_trials
 
+    if explain is not None:
+        _explain(explain, json)
+        return
+    if not checkpoints:
+        raise UserError("name at least one LoRA file or trial folder, or pass --explain with a file")
     suite = suite_with(test_suite, trigger, class_word, age)
-    trials = [open_trial(path, base=base, trigger=trigger) for path in checkpoints]
+    trials = [trial for path in checkpoints for trial in open_trials(path, which, base=base, trigger=trigger)]
     if preview:
         _preview(suite, trials[0].trigger)
         return
@@ -73,6 +95,7 @@ def command(
         options = options_of(references, impostors, measured_with, device, batch_size)
         tasks = make_tasks(trials, suite, options, scales=scales, output_dir=output_dir)
         results = evaluate(tasks, suite, options, opened)
+    choices = _choices(tasks, results)
     if json:
         typer.echo(f"[{','.join(r.model_dump_json() for r in results)}]")
         return
@@ -83,6 +106,91 @@ def command(
         for warning in result.warnings:
             console.print(warning, style="yellow", highlight=False)
         typer.echo(f"{task.folder}")
+    for path, choice in choices.items():
+        Console().print(choice_table(choice))
+        for sentence in (choice.reason, choice.confidence):
+            Console().print(sentence, highlight=False, markup=False)
+        typer.echo(f"{path}")
+
+
+def _choices(tasks: "Sequence[Task]", results: "Sequence[Evaluation]") -> "dict[Path, Choice]":
+    """Choose among each trial's evaluations where it has several, and write each choice."""
+    from onmodel.core.errors import UserError
+    from onmodel.core.progress import console
+    from onmodel.evaluation.choice import choose, write_choice
+
+    groups: dict[tuple[Path, str, tuple[str, ...]], list[Evaluation]] = {}
+    for task, result in zip(tasks, results, strict=True):
+        # LoRA files of several characters may lie in one folder; their triggers make other prompts.
+        groups.setdefault((task.folder.parent, result.trial_folder, result.prompts), []).append(result)
+    written: dict[Path, Choice] = {}
+    for (root, _, _), group in groups.items():
+        if len(group) < 2:
+            continue
+        try:
+            choice = choose(group)
+        except UserError as error:
+            # The figures stand without it.
+            console.print(f"no checkpoint is recommended: {error}", highlight=False, markup=False)
+            continue
+        written[write_choice(choice, root)] = choice
+    return written
+
+
+def choice_table(choice: "Choice") -> "Table":
+    """A choice as a table: candidates by figures, with the scenarios in which no other beats them in everything."""
+    from rich.table import Table
+
+    from onmodel.evaluation.choice import show
+    from onmodel.evaluation.compare import label
+    from onmodel.evaluation.metrics import METRICS
+
+    shown = Table(title=f"Checkpoints of {choice.trial} (* recommended)", title_justify="left")
+    # The name is what the table is for: it is never cut, headings wrap instead.
+    shown.add_column("checkpoint", no_wrap=True)
+    for heading in ("scale", *(METRICS[name].label.lower() for name in choice.objectives), "chosen again"):
+        shown.add_column(heading, justify="right")
+    shown.add_column("on the front of")
+    for number, each in enumerate(choice.candidates):
+        fronts = [label(name).lower() for name, scenario in choice.scenarios.items() if number in scenario.front]
+        everywhere = len(fronts) == len(choice.scenarios)
+        shown.add_row(
+            f"{'*' if number == choice.recommended else ' '} {each.checkpoint.removesuffix('.safetensors')}",
+            f"{each.scale:g}",
+            *(show(name, each.figures[name]) for name in choice.objectives),
+            f"{100 * each.chosen:.0f} %",
+            "all" if everywhere else ", ".join(fronts) or "none",
+        )
+    return shown
+
+
+def _explain(path: Path, json: bool) -> None:
+    from rich.console import Console
+
+    from onmodel.evaluation.lineage import explain
+
+    node = explain(path)
+    if json:
+        typer.echo(node.model_dump_json())
+        return
+    Console().print(tree(node), highlight=False)
+    lost = len(node.every_untraced())
+    typer.echo("Everything could be traced." if not lost else f"Not traced: {lost}, marked ! above.")
+
+
+def tree(node: "Node") -> "Tree":
+    """A lineage for reading: what it is, what is known of it, what could not be traced, what it was made from."""
+    from rich.text import Text
+    from rich.tree import Tree
+
+    shown = Tree(Text.assemble((node.kind, "bold"), " ", node.name))
+    for name, value in node.facts.items():
+        shown.add(Text.assemble((f"{name}: ", "dim"), value))
+    for sentence in node.untraced:
+        shown.add(Text(f"! {sentence}", style="yellow"))
+    for source in node.sources:
+        shown.children.append(tree(source))
+    return shown
 
 
 def parse_scales(text: str) -> list[float]:

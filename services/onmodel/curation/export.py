@@ -175,6 +175,7 @@ class _Writer:
             **before,
             "file": file,
             "hash": entry.hash,
+            "dataset": str(entry.dataset.resolve()),
             "source": entry.file,
             "source_hash": entry.hash,
             "operation": "copy",

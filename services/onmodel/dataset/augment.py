@@ -127,7 +127,7 @@ def augment(
         wanted = Wanted(recommended, size, max_repeats, max_synthetic)
         chosen = settle(sure, wanted)
         trigger = expect([picture.caption for picture in dataset.pictures], Expected()).trigger
-        writer = Writer(aside, maker, caption_lines, seed, trigger)
+        writer = Writer(aside, maker, caption_lines, seed, dataset.path.resolve(), trigger)
         tokens = class_tokens(dataset)
         files: dict[int, tuple[str, str]] = {}
         for number, repeats in chosen.items():

@@ -71,8 +71,11 @@ class Maker:
 class Writer:
     """Writes pictures and captions below one folder and keeps their lineage."""
 
-    def __init__(self, folder: Path, maker: Maker, lines: int, seed: int, trigger: str | None = None) -> None:
-        """`trigger`: what derived pictures of an uncaptioned original are called."""
+    def __init__(
+        self, folder: Path, maker: Maker, lines: int, seed: int, dataset: Path, trigger: str | None = None
+    ) -> None:
+        """`dataset`: the originals' set. `trigger`: what derived pictures of an uncaptioned original are called."""
+        self._dataset = str(dataset)
         self._trigger = trigger
         self._folder = folder
         self._maker = maker
@@ -101,6 +104,7 @@ class Writer:
             {
                 "file": file,
                 "hash": content,
+                "dataset": self._dataset,
                 "source": item.row.file,
                 "source_hash": item.row.hash,
                 "operation": item.operation,

@@ -205,7 +205,7 @@ def write_captions(
             target.with_suffix(".txt").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
             found = [each for each in result.findings if each.file == name]
             line = _lineage(target.relative_to(aside), picture, name, row, lines, found)
-            lineage.append({**inherited(before.get(name, {})), **line})
+            lineage.append({**inherited(before.get(name, {})), "dataset": str(dataset.path.resolve()), **line})
             advance(1)
         if not lineage:
             raise UserError(f"{dataset.path}: none of its {len(dataset.pictures)} pictures can be read")

@@ -1,6 +1,7 @@
 """One or several checkpoints through a suite: pictures where missing, then figures, then `evaluation.json` for each."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from onmodel.evaluation.generate import Planned
 from onmodel.evaluation.identity import Gallery, Identity, gallery
 from onmodel.evaluation.metrics import Judged, figures, nearest_cosine, target_results
 from onmodel.evaluation.observe import Looking, Seen, observe
+from onmodel.evaluation.proportions import Proportions, proportions_of, usual
 from onmodel.evaluation.record import RESULT_FILE, SCHEMA_VERSION, Evaluation, PictureRow, ScaleRecord
 from onmodel.evaluation.suite import TestSuite
 from onmodel.evaluation.tasks import Options, Task, draw
@@ -123,7 +125,8 @@ def _measure(task: Task, key: str, suite: TestSuite, options: Options, looked: _
     known = gallery(looked.seen(_spread(reference_files)), looked.seen(stranger_files))
     identity = Identity(known)
     seen = looked.seen(tuple(p.path for p in task.pictures))
-    judged = judge(task, seen, identity, looked)
+    heads = proportions_of([(s.framing, s.head_to_body) for s in known.references])
+    judged = judge(task, seen, identity, heads, looked)
     scenarios = {name: figures(judged, name) for name in suite.tested}
     scale = identity.scale
     record = (
@@ -142,18 +145,26 @@ def _measure(task: Task, key: str, suite: TestSuite, options: Options, looked: _
     return Evaluation(
         key=key,
         trial=task.trial.name,
+        trial_folder=str(task.trial.checkpoint.parent.resolve()),
+        dataset=str(task.trial.dataset.resolve()) if task.trial.dataset else None,
         checkpoint=task.trial.checkpoint.name,
         checkpoint_hash=task.model.lora_hash or "",
+        epoch=task.trial.epoch,
+        step=task.trial.step,
+        stage=task.trial.stage,
         scale=task.model.scale,
         base=task.model.base,
         base_hash=task.model.base_hash,
+        vae=task.model.vae,
         suite=suite.name,
         steps=suite.steps,
         guidance_scale=suite.guidance_scale,
         seeds=suite.seeds,
         trigger=suite.trigger or task.trial.trigger,
         prompts=tuple(p.text for p in suite.prompts(task.trial.trigger)),
+        measured_with=options.measured_with,
         calibration=record,
+        references_head_to_body=heads,
         warnings=tuple(_warnings(record, known, judged)),
         targets=tuple(target_results(scenarios)),
         scenarios=scenarios,
@@ -162,18 +173,29 @@ def _measure(task: Task, key: str, suite: TestSuite, options: Options, looked: _
     )
 
 
-def judge(task: Task, seen: Sequence[Seen | ImageError], identity: Identity, looked: _Looked) -> list[Judged]:
-    """Everything the figures are made of, picture by picture."""
+def judge(
+    task: Task,
+    seen: Sequence[Seen | ImageError],
+    identity: Identity,
+    heads: dict[str, Proportions],
+    looked: _Looked,
+) -> list[Judged]:
+    """Everything the figures are made of, picture by picture; `heads` are the references' proportions."""
     readable = [s if isinstance(s, Seen) else None for s in seen]
+    identities = [identity.characters(s) if s else [] for s in readable]
+    # Whoever else is in the picture, and however large: the character is the one that is most like it.
+    which = [int(np.argmax(values)) if values else 0 for values in identities]
     hidden = [
-        s for s, p in zip(readable, task.pictures, strict=True) if s and s.crops and p.prompt.scenario == "occlusion"
+        (s, n)
+        for s, n, p in zip(readable, which, task.pictures, strict=True)
+        if s and s.crops and p.prompt.scenario == "occlusion"
     ]
-    visible = dict(zip(map(id, hidden), identity.visible(hidden, looked.services), strict=True))
+    visible = dict(zip((id(s) for s, _ in hidden), identity.visible(hidden, looked.services), strict=True))
     texts = sorted({p.prompt.plain for p in task.pictures})
     embedded = dict(zip(texts, looked.services.scoring.embed_texts(texts), strict=True))
     training = looked.whole(_spread(task.trial.training_pictures, 2000))
     result: list[Judged] = []
-    for picture, one in zip(task.pictures, readable, strict=True):
+    for picture, one, values, best in zip(task.pictures, readable, identities, which, strict=True):
         if one is None:
             result.append(Judged(picture.prompt.index, picture.prompt.scenario, None, (), *(float("nan"),) * 4))
             continue
@@ -182,11 +204,12 @@ def judge(task: Task, seen: Sequence[Seen | ImageError], identity: Identity, loo
                 prompt=picture.prompt.index,
                 scenario=picture.prompt.scenario,
                 seen=one,
-                identities=tuple(identity.characters(one)),
-                centre=identity.centre(one),
+                identities=tuple(values),
+                centre=identity.centre(one, best),
                 visible=visible.get(id(one), float("nan")),
                 fidelity=float(one.whole @ embedded[picture.prompt.plain]),
                 nearest=float(nearest_cosine(one.whole[None], training)[0]),
+                usual_head=usual(heads, one.framing),
             )
         )
     return result
@@ -194,7 +217,6 @@ def judge(task: Task, seen: Sequence[Seen | ImageError], identity: Identity, loo
 
 def _row(picture: Planned, judged: Judged) -> PictureRow:
     seen = judged.seen
-    main = None if seen is None or judged.main != judged.main else round(judged.main, 4)
     return PictureRow(
         file=picture.path.name,
         scenario=judged.scenario,
@@ -204,8 +226,15 @@ def _row(picture: Planned, judged: Judged) -> PictureRow:
         shot_type=seen.framing if seen else None,
         attributes=tuple(sorted(a.value for a in seen.decision.attributes)) if seen else (),
         characters=seen.characters if seen else 0,
-        identity=main,
+        identity=_rounded(judged.main if seen else None),
+        head_to_body=_rounded(seen.head_to_body if seen else None),
+        fidelity=_rounded(judged.fidelity),
+        memorisation=_rounded(judged.nearest),
     )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else round(value, 4)
 
 
 def _warnings(record: ScaleRecord | None, known: Gallery, judged: Sequence[Judged]) -> list[str]:

@@ -5,25 +5,23 @@ batch it is drawn in nor the pictures that were there before change it (beyond t
 sum in another order at another batch size). Plain functions of a diffusers pipeline; nothing here knows of Ray.
 """
 
-import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
 from onmodel import __version__
 from onmodel.core.errors import ResourceError, UserError
 from onmodel.core.files import file_hash, write_bytes
+from onmodel.evaluation.origin import TEXT_KEY, fingerprint, key_of, read_origin
 from onmodel.evaluation.suite import Prompt, Sampler, TestSuite
 from onmodel.training.families import clip
 
-TEXT_KEY = "onmodel"
-"""Key of the PNG text chunk that holds a picture's origin as JSON."""
 _SAMPLERS: dict[Sampler, str] = {
     "ddim": "DDIMScheduler",
     "dpm": "DPMSolverMultistepScheduler",
@@ -72,35 +70,7 @@ class Planned:
     @property
     def key(self) -> str:
         """SHA-256 of `origin`: equal keys mean the same picture."""
-        return hashlib.sha256(json.dumps(self.origin, sort_keys=True).encode()).hexdigest()
-
-
-def fingerprint(base: str) -> str:
-    """64 hex digits for a base model: of its files' names, sizes, beginnings and ends, or of a hub id's name.
-
-    A whole hash of several gigabytes would take longer than many a run; beginnings hold the tensors' names, ends
-    hold weights.
-    """
-    path = _bundled() if base == "toybox" else Path(base)
-    digest = hashlib.sha256()
-    if not path.exists():
-        digest.update(base.encode())
-        return digest.hexdigest()
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.name if path.is_file() else file.relative_to(path)}\0{size}\0".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(1 << 20))
-            stream.seek(max(0, size - (1 << 20)))
-            digest.update(stream.read(1 << 20))
-    return digest.hexdigest()
-
-
-def _bundled() -> Path:
-    from onmodel.toybox.models import bundled
-
-    return bundled("diffusion")
+        return key_of(self.origin)
 
 
 def drawing_model(
@@ -109,10 +79,7 @@ def drawing_model(
     """Describe a base model and LoRA with their hashes. Raises UserError for a scale outside 0 to 2."""
     if not 0.0 <= scale <= 2.0:
         raise UserError(f"LoRA scale {scale}: must lie between 0 and 2; 1 is the strength it was trained at")
-    content = fingerprint(base)
-    if vae is not None:
-        content = hashlib.sha256(f"{content} {fingerprint(vae)}".encode()).hexdigest()
-    return DrawingModel(base, content, lora, file_hash(lora) if lora else None, scale, vae, clip_skip)
+    return DrawingModel(base, fingerprint(base, vae), lora, file_hash(lora) if lora else None, scale, vae, clip_skip)
 
 
 def plan(suite: TestSuite, prompts: Sequence[Prompt], model: DrawingModel, folder: Path) -> list[Planned]:
@@ -146,18 +113,6 @@ def plan(suite: TestSuite, prompts: Sequence[Prompt], model: DrawingModel, folde
     return pictures
 
 
-def read_origin(path: Path) -> dict[str, Any] | None:
-    """What a picture's PNG text says of it, or None where it is no picture of ours or is damaged."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            text = image.info.get(TEXT_KEY)
-        value = json.loads(text) if isinstance(text, str) else None
-    except (OSError, SyntaxError, UnidentifiedImageError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def missing(pictures: Iterable[Planned]) -> list[Planned]:
     """Those that are not on disk with the same origin.
 
@@ -184,6 +139,10 @@ def _key_on_disk(path: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
+Encoded = dict[str, dict[str, torch.Tensor]]
+"""Text embeddings by prompt, each by the pipeline's name for them, (1, …)."""
+
+
 def generate(
     pictures: Sequence[Planned],
     suite: TestSuite,
@@ -191,37 +150,54 @@ def generate(
     pipeline: Any,
     *,
     batch_size: int | None = None,
+    encoded: Encoded | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Draw and write `pictures` with a loaded pipeline; `advance` is called with the number just written.
+    """Draw and write `pictures`, as `drawn` makes them; `advance` is called with the number just written."""
+    for batch in drawn(pictures, suite, model, pipeline, batch_size=batch_size, encoded=encoded):
+        for picture, data in batch:
+            write_bytes(picture.path, data)
+        advance(len(batch))
+
+
+def drawn(
+    pictures: Sequence[Planned],
+    suite: TestSuite,
+    model: DrawingModel,
+    pipeline: Any,
+    *,
+    batch_size: int | None = None,
+    encoded: Encoded | None = None,
+) -> Generator[list[tuple[Planned, bytes]]]:
+    """Draw `pictures` with a loaded pipeline; yields each batch's as PNG files' bytes.
 
     Args:
         pipeline: a diffusers text-to-image pipeline (of SD, SDXL or Flux) with the model's LoRA already on it.
         batch_size: pictures in one call; None chooses by size and device.
+        encoded: prompts that this pipeline's text encoders have encoded before; what is encoded here is added.
 
     Raises:
-        ResourceError: not even one picture fits into the device's memory, or the disk is full.
+        ResourceError: not even one picture fits into the device's memory.
     """
     if not pictures:
         return
     _prepare(pipeline, suite.sampler)
-    encoded = _encode(pipeline, sorted({p.text for p in pictures}), suite, model.clip_skip)
+    known: Encoded = {} if encoded is None else encoded
+    known.update(_encode(pipeline, sorted({p.text for p in pictures} - known.keys()), suite, model.clip_skip))
     size = batch_size or _batch_size(pipeline, suite)
     done = 0
     while done < len(pictures):
         batch = pictures[done : done + size]
         try:
-            images = _draw(pipeline, batch, suite, encoded)
+            images = _draw(pipeline, batch, suite, known)
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
             if size == 1:
                 raise ResourceError("the device's memory is too small for one picture; lower its size") from None
             size = max(1, size // 2)
             continue
-        for picture, image in zip(batch, images, strict=True):
-            write_bytes(picture.path, _png(image, picture, model))
         done += len(batch)
-        advance(len(batch))
+        yield [(picture, encode_picture(image, picture, model)) for picture, image in zip(batch, images, strict=True)]
 
 
 def _prepare(pipeline: Any, sampler: Sampler) -> None:
@@ -242,38 +218,42 @@ _EMBEDS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "n
 """What SD's and SDXL's `encode_prompt` return, in order."""
 
 
-def _encode(
-    pipeline: Any, texts: Sequence[str], suite: TestSuite, clip_skip: int
-) -> dict[str, dict[str, torch.Tensor]]:
-    """Text embeddings of each distinct prompt, once, by the pipeline's name for them, each (1, …)."""
-    encoded: dict[str, dict[str, torch.Tensor]] = {}
-    for text in texts:
+_TEXTS_AT_ONCE = 32
+
+
+def _encode(pipeline: Any, texts: Sequence[str], suite: TestSuite, clip_skip: int) -> Encoded:
+    """Text embeddings of each distinct prompt, many at once."""
+    encoded: Encoded = {}
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        part = list(texts[start : start + _TEXTS_AT_ONCE])
         with torch.inference_mode():
-            if _matches_flows(pipeline):
-                # Guidance is told to the model, so there is no negative prompt; the ids of tokens are all 0.
-                tokens = min(512, pipeline.tokenizer_2.model_max_length)
-                prompt, pooled, _ = pipeline.encode_prompt(text, device=pipeline.device, max_sequence_length=tokens)
-                encoded[text] = {"prompt_embeds": prompt, "pooled_prompt_embeds": pooled}
-                continue
-            if clip_skip > 1 and not hasattr(pipeline, "text_encoder_2"):
-                # Not by the pipeline: diffusers looks for a level of the text encoder that transformers 5 left out.
-                both = clip.encode(pipeline, [text, suite.negative_prompt], clip_skip, 1)
-                encoded[text] = dict(zip(_EMBEDS, both.split(1), strict=False))
-                continue
-            parts = pipeline.encode_prompt(
-                prompt=text,
-                device=pipeline.device,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=suite.guidance_scale > 1.0,
-                negative_prompt=suite.negative_prompt,
-            )
-        encoded[text] = {name: part for name, part in zip(_EMBEDS, parts, strict=False) if part is not None}
+            found = _encode_together(pipeline, part, suite, clip_skip)
+        for row, text in enumerate(part):
+            encoded[text] = {name: rows[row : row + 1] for name, rows in found.items()}
     return encoded
 
 
-def _draw(
-    pipeline: Any, batch: Sequence[Planned], suite: TestSuite, encoded: dict[str, dict[str, torch.Tensor]]
-) -> list[Image.Image]:
+def _encode_together(pipeline: Any, texts: list[str], suite: TestSuite, clip_skip: int) -> dict[str, torch.Tensor]:
+    if _matches_flows(pipeline):
+        # Guidance is told to the model, so there is no negative prompt; the ids of tokens are all 0.
+        tokens = min(512, pipeline.tokenizer_2.model_max_length)
+        prompt, pooled, _ = pipeline.encode_prompt(texts, device=pipeline.device, max_sequence_length=tokens)
+        return {"prompt_embeds": prompt, "pooled_prompt_embeds": pooled}
+    if clip_skip > 1 and not hasattr(pipeline, "text_encoder_2"):
+        # Not by the pipeline: diffusers looks for a level of the text encoder that transformers 5 left out.
+        rows = clip.encode(pipeline, [*texts, suite.negative_prompt], clip_skip, 1)
+        return dict(zip(_EMBEDS, (rows[:-1], rows[-1:].expand(len(texts), -1, -1)), strict=False))
+    parts = pipeline.encode_prompt(
+        prompt=texts,
+        device=pipeline.device,
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=suite.guidance_scale > 1.0,
+        negative_prompt=[suite.negative_prompt] * len(texts),
+    )
+    return {name: part for name, part in zip(_EMBEDS, parts, strict=False) if part is not None}
+
+
+def _draw(pipeline: Any, batch: Sequence[Planned], suite: TestSuite, encoded: Encoded) -> list[Image.Image]:
     names = encoded[batch[0].text].keys()
     embeds = {name: torch.cat([encoded[p.text][name] for p in batch]) for name in names}
     with torch.inference_mode():
@@ -296,9 +276,11 @@ def _batch_size(pipeline: Any, suite: TestSuite) -> int:
     return min(64, max(1, _PIXELS_AT_ONCE["cuda" if pipeline.device.type == "cuda" else "cpu"] // pixels))
 
 
-def _png(image: Image.Image, picture: Planned, model: DrawingModel) -> bytes:
+def encode_picture(image: Image.Image, picture: Planned, model: DrawingModel) -> bytes:
+    """A drawn picture as PNG with its origin in its text."""
     info = PngImagePlugin.PngInfo()
-    names = {"base": model.base, "lora": model.lora.name if model.lora else None, "onmodel": __version__}
+    lora = model.lora.name if model.lora else None
+    names = {"base": model.base, "vae": model.vae, "lora": lora, "onmodel": __version__}
     info.add_itxt(TEXT_KEY, json.dumps({**picture.origin, **names, "key": picture.key}))
     # The line that image browsers and model sites already know how to show.
     info.add_itxt(

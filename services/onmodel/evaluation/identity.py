@@ -134,31 +134,38 @@ class Identity:
         rows, scale = self._scale(seen.framing, "crop", lambda s: s.crops[0])
         return [place(near(crop, rows), scale) for crop in seen.crops]
 
-    def centre(self, seen: Seen) -> float:
-        """Identity of the main character with its surroundings greyed out, against references treated alike."""
-        rows, scale = self._scale(seen.framing, "centre", lambda s: s.centre)
-        return math.nan if seen.centre is None else place(near(seen.centre, rows), scale)
+    def centre(self, seen: Seen, which: int = 0) -> float:
+        """Identity of a character with its surroundings greyed out, against references treated alike."""
+        rows, scale = self._scale(seen.framing, "centre", lambda s: s.parts[0].centre)
+        centre = seen.parts[which].centre if seen.parts else None
+        return math.nan if centre is None else place(near(centre, rows), scale)
 
-    def visible(self, seen: Sequence[Seen], services: Looking) -> list[float]:
-        """Identity of the part of each main character that nothing hides, against references hidden alike."""
+    def visible(self, seen: Sequence[tuple[Seen, int]], services: Looking) -> list[float]:
+        """Identity of what nothing hides of a character in each picture, against references hidden alike.
+
+        Args:
+            seen: pictures with a character, each with that character's position in it.
+        """
         batch: list[bytes] = []
         spans: list[tuple[int, int]] = []
-        for picture in seen:
-            own, other = self.gallery.framing(picture.framing) if picture.hidden else ([], [])
+        for picture, which in seen:
+            hidden = picture.parts[which].hidden
+            own, other = self.gallery.framing(picture.framing) if hidden else ([], [])
             own, other = own[:MOST_MASKED], other[:MOST_MASKED]
-            batch += [_hide(s.crop, picture.hidden) for s in (*own, *other) if s.crop is not None]
+            crops = [s.parts[0].crop for s in (*own, *other)]
+            batch += [_hide(crop, hidden) for crop in crops if crop is not None]
             spans.append((len(own), len(other)))
         embedded = services.scoring.embed_images(batch) if batch else []
         values: list[float] = []
         start = 0
-        for picture, (own, other) in zip(seen, spans, strict=True):
+        for (picture, which), (own, other) in zip(seen, spans, strict=True):
             part = embedded[start : start + own + other]
             start += own + other
-            if not picture.hidden:
-                values.append(next(iter(self.characters(picture)), math.nan))
+            if not picture.parts[which].hidden:
+                values.append(self.characters(picture)[which])
                 continue
             rows, strangers = _good(part[:own]), _good(part[own:])
-            shown = picture.visible
+            shown = picture.parts[which].visible
             values.append(math.nan if shown is None else place(near(shown, rows), scale_of(rows, strangers)))
         return values
 

@@ -11,6 +11,7 @@ from onmodel.core.cutouts import grey_boxes, grey_surroundings, square_crop
 from onmodel.core.errors import ImageError
 from onmodel.core.images import RGB, decode, encode_png
 from onmodel.core.vocabulary import Box, Decision, Detections
+from onmodel.evaluation.proportions import head_to_body
 
 Embedding = npt.NDArray[np.float32]
 """float32 (D,), unit norm."""
@@ -53,6 +54,20 @@ class Looking(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What is looked at of one character beside its crop."""
+
+    centre: Embedding | None
+    """Of its crop with its surroundings greyed out."""
+    visible: Embedding | None
+    """Of its crop with what stands in front greyed out; equals the crop where nothing does."""
+    crop: RGB | None
+    """The crop itself."""
+    hidden: tuple[Box, ...]
+    """What stands in front, in shares of the crop's side."""
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """One picture as the detector and the scorer see it."""
 
@@ -62,14 +77,10 @@ class Seen:
     whole: Embedding
     crops: tuple[Embedding, ...]
     """Of each character, the main one first."""
-    centre: Embedding | None
-    """Of the main character's crop with its surroundings greyed out."""
-    visible: Embedding | None
-    """Of the main character's crop with what stands in front greyed out; equals the crop where nothing does."""
-    crop: RGB | None
-    """The main character's crop itself."""
-    hidden: tuple[Box, ...]
-    """What stands in front, in shares of the crop's side."""
+    parts: tuple[Part, ...]
+    """The same characters in the same order."""
+    head_to_body: float | None = None
+    """The main character's proportions, see `proportions.head_to_body`."""
 
     @property
     def framing(self) -> str:
@@ -90,25 +101,28 @@ def main_first(found: Found) -> list[Box]:
 class _Cut:
     found: Found
     pictures: tuple[RGB, ...]
-    """The crops to embed: of each character, then centre and visible."""
-    boxes: tuple[Box, ...]
-    hidden: tuple[Box, ...]
+    """What to embed: of each character its crop, centre and visible part."""
+    hidden: tuple[tuple[Box, ...], ...]
 
 
 def _cut(data: bytes, found: Found) -> _Cut:
     image = decode(data)
     boxes = [b for b in main_first(found) if b.area >= 1]
-    if not boxes:
-        return _Cut(found, (), (), ())
-    crops = [square_crop(image, box) for box in boxes]
-    main, square = crops[0]
-    hidden = tuple(
-        Box(*((v - origin) / square.width for v, origin in zip(o.as_tuple(), (square.x0, square.y0) * 2, strict=True)))
-        for o in found.detections.occluders
-        if o.intersection(boxes[0]) > 0
-    )
-    centre = grey_surroundings(main, boxes[0].width / max(boxes[0].height, 1e-6))
-    return _Cut(found, (*(c for c, _ in crops), centre, grey_boxes(main, hidden)), tuple(boxes), hidden)
+    pictures: list[RGB] = []
+    hidden: list[tuple[Box, ...]] = []
+    for box in boxes:
+        crop, square = square_crop(image, box)
+        origin = (square.x0, square.y0) * 2
+        hidden.append(
+            tuple(
+                Box(*((v - start) / square.width for v, start in zip(thing.as_tuple(), origin, strict=True)))
+                for thing in found.detections.occluders
+                if thing.intersection(box) > 0
+            )
+        )
+        centre = grey_surroundings(crop, box.width / max(box.height, 1e-6))
+        pictures += [crop, centre, grey_boxes(crop, hidden[-1])]
+    return _Cut(found, tuple(pictures), tuple(hidden))
 
 
 def observe(images: Sequence[bytes], services: Looking) -> list[Seen | ImageError]:
@@ -145,8 +159,19 @@ def _assemble(cut: _Cut, embedded: Sequence[Embedding | ImageError]) -> Seen | I
         good.append(item)
     whole, rest = good[0], good[1:]
     decision = cut.found.decision
-    if not cut.boxes:
-        return Seen(replace(decision, main=None), 0, whole, (), None, None, None, ())
+    if not cut.hidden:
+        return Seen(replace(decision, main=None), 0, whole, (), ())
     several = any(a.value == "multi_character" for a in decision.attributes)
     characters = max(2, len(cut.found.detections.instances)) if several else 1
-    return Seen(decision, characters, whole, tuple(rest[:-2]), rest[-2], rest[-1], cut.pictures[0], cut.hidden)
+    parts = [
+        Part(centre, visible, crop, hidden)
+        for centre, visible, crop, hidden in zip(rest[1::3], rest[2::3], cut.pictures[::3], cut.hidden, strict=True)
+    ]
+    return Seen(
+        decision,
+        characters,
+        whole,
+        tuple(rest[::3]),
+        tuple(parts),
+        head_to_body(cut.found.detections, decision),
+    )

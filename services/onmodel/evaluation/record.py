@@ -5,9 +5,10 @@ from pathlib import Path
 from onmodel import __version__
 from onmodel.core.config import Config, load
 from onmodel.evaluation.metrics import Figure, TargetResult
+from onmodel.evaluation.proportions import Proportions
 
 RESULT_FILE = "evaluation.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class PictureRow(Config):
@@ -23,6 +24,12 @@ class PictureRow(Config):
     attributes: tuple[str, ...]
     characters: int
     identity: float | None
+    head_to_body: float | None
+    """Head over body of the main character; None where it is not seen from head to feet."""
+    fidelity: float | None
+    """Cosine of picture and prompt."""
+    memorisation: float | None
+    """Cosine to the most similar training picture."""
 
 
 class ScaleRecord(Config):
@@ -45,18 +52,34 @@ class Evaluation(Config):
     key: str
     """Hash of all that the figures depend on; equal keys need no second measuring."""
     trial: str
+    trial_folder: str
+    """The folder that holds the checkpoint."""
+    dataset: str | None
+    """The folder it was trained on, where the trial says so and it still exists."""
     checkpoint: str
     checkpoint_hash: str
+    epoch: int | None
+    """Of the checkpoint, from 1; None where its metadata does not say."""
+    step: int | None
+    """Optimizer steps up to the checkpoint."""
+    stage: str | None
     scale: float
+    """Strength of the LoRA."""
     base: str
     base_hash: str
+    vae: str | None
+    """An autoencoder in place of the base model's own."""
     suite: str
     steps: int
     guidance_scale: float
     seeds: tuple[int, ...]
     trigger: str | None
     prompts: tuple[str, ...]
+    measured_with: str
+    """Detector and scorer with their settings."""
     calibration: ScaleRecord | None
+    references_head_to_body: dict[str, Proportions]
+    """The references' proportions by framing, and `all` together; empty where none was seen from head to feet."""
     warnings: tuple[str, ...]
     targets: tuple[TargetResult, ...]
     scenarios: dict[str, dict[str, Figure]]

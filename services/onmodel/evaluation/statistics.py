@@ -40,21 +40,45 @@ def interval(values: Sequence[float], *, share_of: int | None = None) -> Interva
     alone has no spread, so its interval is open as far as the values can reach (0 to 1).
 
     Args:
-        share_of: the values are shares of this many pictures in all; then the interval is at least as wide as
-            Wilson's, since "4 of 4" is no proof of 100 %.
+        share_of: the values are shares of this many pictures in all; then the interval is `share_interval`'s, since
+            "4 of 4" is no proof of 100 % and a bootstrap of equal values has no width.
     """
     sample = np.asarray([v for v in values if not math.isnan(v)], dtype=np.float64)
     if sample.size == 0:
         return None
     mean = float(sample.mean())
-    if sample.size == 1:
+    if share_of:
+        low, high = share_interval(sample, share_of)
+    elif sample.size == 1:
         low, high = min(0.0, mean), max(1.0, mean)
     else:
         low, high = _stretched(sample)
-    if share_of:
-        wilson = stats.binomtest(round(mean * share_of), share_of).proportion_ci(0.95, "wilson")
-        low, high = max(0.0, min(low, float(wilson.low))), min(1.0, max(high, float(wilson.high)))
     return Interval(mean, low, high, int(sample.size))
+
+
+def share_interval(sample: npt.NDArray[np.float64], pictures: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share that varies from prompt to prompt, for as many pictures as it is worth.
+
+    Pictures of one prompt resemble each other, so `pictures` of them say less than as many independent ones would. How
+    many they are worth is p (1 - p) over the variance of the mean that the prompts show (Kish's effective sample size),
+    never more than there are (Franco, Little, Louis and Slud, "Comparative Study of Confidence Intervals for
+    Proportions in Complex Sample Surveys", 2019). For one prompt there is no variance to go by, and it counts as one
+    picture.
+
+    Args:
+        sample: shares 0 to 1 by prompt, float64 (n,), n at least 1.
+        pictures: how many they are shares of, all together.
+    """
+    share = float(sample.mean())
+    worth = float(pictures) if sample.size > 1 else 1.0
+    variance = float(sample.var(ddof=1)) / sample.size if sample.size > 1 else 0.0
+    if variance > 0:
+        worth = max(1.0, min(worth, share * (1 - share) / variance))
+    square = _NORMAL**2 / worth
+    middle = (share + square / 2) / (1 + square)
+    half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
+    # Rounding must not put the share itself outside: at 0 and 1 a bound is the share.
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 
 
 def _stretched(sample: npt.NDArray[np.float64]) -> tuple[float, float]:

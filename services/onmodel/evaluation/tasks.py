@@ -1,5 +1,7 @@
 """What is to be evaluated, and the drawing of the pictures that are missing for it."""
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -90,35 +92,71 @@ def make_tasks(
     return tasks
 
 
+Work = list[tuple[DrawingModel, list[Planned]]]
+"""Pictures that are missing, by the model that draws them."""
+
+
+def missing_work(tasks: Sequence[Task]) -> Work:
+    """What is missing of all tasks, models of one base one after the other, the base's own pictures first."""
+    alone = [replace(task.model, lora=None, lora_hash=None, scale=1.0) for task in tasks]
+    work: Work = []
+    for base in sorted(dict.fromkeys(alone), key=lambda model: (model.base, model.vae or "", model.clip_skip)):
+        own = [task for task, model in zip(tasks, alone, strict=True) if model == base]
+        strangers = next((task.strangers for task in own if task.strangers), ())
+        work.append((base, generate.missing(strangers)))
+        work += [(task.model, generate.missing(task.pictures)) for task in own]
+    return [(model, pictures) for model, pictures in work if pictures]
+
+
 def draw(tasks: Sequence[Task], suite: TestSuite, options: Options) -> int:
-    """Draw what is missing of all tasks, base models' pictures first; returns how many pictures were drawn."""
-    work: list[tuple[DrawingModel, list[Planned]]] = []
-    for task in tasks:
-        if task.strangers and not any(m.lora is None and m.base == task.model.base for m, _ in work):
-            alone = replace(task.model, lora=None, lora_hash=None, scale=1.0)
-            work.append((alone, generate.missing(task.strangers)))
-    work += [(task.model, generate.missing(task.pictures)) for task in tasks]
+    """Draw what is missing of all tasks; returns how many pictures were drawn.
+
+    Where this process drives a Ray cluster of several workers, RAY_ADDRESS names a cluster, or this machine has several
+    GPUs, pictures are drawn there in parallel; else here.
+    """
+    work = missing_work(tasks)
     total = sum(len(pictures) for _, pictures in work)
     if not total:
         return 0
-    pipelines = _Pipelines(options.device)
     with bar("Drawing test pictures", total) as progress:
+        if spread_pays(options.device):
+            from onmodel.evaluation.ray_draw import draw_over_cluster
+
+            draw_over_cluster(work, suite, options.device, options.batch_size, progress.advance)
+            return total
+        pipelines = Pipelines(options.device)
         for model, pictures in work:
-            if pictures:
-                pipeline = pipelines.get(model)
-                generate.generate(
-                    pictures,
-                    suite,
-                    model,
-                    pipeline,
-                    batch_size=options.batch_size,
-                    advance=lambda count, label=model.label: progress.advance(count, label),
-                )
+            generate.generate(
+                pictures,
+                suite,
+                model,
+                pipelines.get(model),
+                batch_size=options.batch_size,
+                encoded=pipelines.encoded(suite),
+                advance=lambda count, label=model.label: progress.advance(count, label),
+            )
     return total
 
 
-class _Pipelines:
-    """Keeps the last base model loaded: checkpoints of one base follow each other."""
+def spread_pays(device: str) -> bool:
+    """Whether there is more to draw with than this process alone."""
+    named = bool(os.environ.get("RAY_ADDRESS"))
+    # A process that is part of a cluster has imported Ray; there is no need to do so to find out.
+    if "ray" in sys.modules:
+        from onmodel.evaluation.ray_draw import Place, place
+
+        where = place()
+        if where is not Place.OUTSIDE:
+            return where is Place.DRIVER_OF_SEVERAL or (named and where is not Place.WITHIN)
+    if named:
+        return True
+    import torch
+
+    return device in ("auto", "cuda") and torch.cuda.device_count() > 1
+
+
+class Pipelines:
+    """Keeps the last base model loaded, and what its text encoders made of prompts: checkpoints change both seldom."""
 
     def __init__(self, device: str) -> None:
         import torch
@@ -126,14 +164,18 @@ class _Pipelines:
         self._device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self._base: tuple[str, str | None] | None = None
         self._pipeline: Any = None
+        self._encoded: dict[str, generate.Encoded] = {}
+        self._texts = ""
 
     def get(self, model: DrawingModel) -> Any:
+        """The model's pipeline with its LoRA on it."""
         import torch
 
-        from onmodel.training.pipeline import load_lora, load_pipeline, unload_lora
+        from onmodel.training.pipeline import changes_text, load_lora, load_pipeline, unload_lora
 
         if self._base != (model.base, model.vae):
             self._pipeline = None
+            self._encoded.clear()
             dtype = torch.float16 if self._device.startswith("cuda") else torch.float32
             self._pipeline = load_pipeline(model.base, device=self._device, dtype=dtype, vae=model.vae)
             self._base = (model.base, model.vae)
@@ -141,4 +183,11 @@ class _Pipelines:
             unload_lora(self._pipeline)
         else:
             load_lora(self._pipeline, model.lora, model.scale)
+        # A LoRA on the text encoder has embeddings of its own; every other one shares the base model's.
+        own = f"{model.lora_hash} {model.scale}" if changes_text(self._pipeline) else ""
+        self._texts = f"{own} {model.clip_skip}"
         return self._pipeline
+
+    def encoded(self, suite: TestSuite) -> generate.Encoded:
+        """What the text encoders of the last pipeline made of prompts so far, for `generate` to use and add to."""
+        return self._encoded.setdefault(f"{self._texts} {suite.guidance_scale > 1} {suite.negative_prompt}", {})

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ class Trial:
     """The autoencoder that it was trained with, where that is not the base model's own."""
     clip_skip: int = 1
     """Layer of the text encoder, from its end, that it was trained with."""
+    epoch: int | None = None
+    """Of the checkpoint, from 1; None where its metadata does not say."""
+    step: int | None = None
+    """Optimizer steps up to the checkpoint."""
+    stage: str | None = None
+    """Name of the training stage that it belongs to."""
 
     @property
     def evaluation_folder(self) -> Path:
@@ -51,10 +58,10 @@ def open_trial(path: Path, *, base: str | None = None, trigger: str | None = Non
         NotFoundError: no such file or folder.
         UserError: a folder without a checkpoint, a file that is no LoRA, or no base model known.
     """
-    checkpoint = _last_checkpoint(path) if path.is_dir() else path
+    checkpoint = checkpoints_of(path, Which.LAST)[0] if path.is_dir() else path
     if not checkpoint.is_file():
         raise NotFoundError(f"{path}: no such checkpoint or trial folder; check the path")
-    metadata = _metadata(checkpoint)
+    metadata = metadata_of(checkpoint)
     folder = checkpoint.parent
     config = read_mapping(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
     model: dict[str, Any] = config.get("model", {})
@@ -73,18 +80,56 @@ def open_trial(path: Path, *, base: str | None = None, trigger: str | None = Non
         dataset=dataset if dataset and dataset.is_dir() else None,
         vae=None if base else model.get("vae"),
         clip_skip=int(skipped) if skipped.isdigit() else 1,
+        epoch=_number(metadata.get("ss_epoch")),
+        step=_number(metadata.get("ss_steps")),
+        stage=metadata.get("ss_onmodel_stage") or None,
     )
 
 
-def _last_checkpoint(folder: Path) -> Path:
+class Which(StrEnum):
+    """Which checkpoints of a trial folder."""
+
+    LAST = "last"
+    ALL = "all"
+    BEST = "best"
+    """The one that the last choice among them recommends."""
+
+
+def checkpoints_of(folder: Path, which: Which) -> list[Path]:
+    """Checkpoint files of a trial folder, the earliest first.
+
+    Raises:
+        UserError: the folder holds none, or nothing was chosen among them yet.
+    """
     files = sorted(f for f in folder.glob("*.safetensors") if f.stem.startswith(folder.name))
     files = files or sorted(folder.glob("*.safetensors"))
     if not files:
         raise UserError(f"{folder}: holds no .safetensors checkpoint; train it first or give a checkpoint file")
-    return files[-1]
+    if which is Which.ALL:
+        return files
+    return [_best_of(folder)] if which is Which.BEST else files[-1:]
 
 
-def _metadata(checkpoint: Path) -> dict[str, str]:
+def _best_of(folder: Path) -> Path:
+    from onmodel.evaluation.choice import CHOICE_FILE, read_choice
+
+    path = folder / EVALUATION_FOLDER / CHOICE_FILE
+    if not path.is_file():
+        raise UserError(
+            f"{folder}: nothing was chosen among its checkpoints yet; run `onmodel evaluate {folder} --checkpoints "
+            "all` first"
+        )
+    return folder / read_choice(path).best.checkpoint
+
+
+def open_trials(path: Path, which: Which, *, base: str | None = None, trigger: str | None = None) -> list[Trial]:
+    """The checkpoints of a trial folder, or one LoRA file. Raises as `open_trial` and `checkpoints_of`."""
+    files = checkpoints_of(path, which) if path.is_dir() else [path]
+    return [open_trial(file, base=base, trigger=trigger) for file in files]
+
+
+def metadata_of(checkpoint: Path) -> dict[str, str]:
+    """The metadata of a LoRA file. Raises UserError where it cannot be read or holds no LoRA."""
     try:
         with safe_open(checkpoint, framework="numpy") as file:
             keys = list(file.keys())
@@ -94,6 +139,10 @@ def _metadata(checkpoint: Path) -> dict[str, str]:
     if not any("lora" in key.lower() for key in keys):
         raise UserError(f"{checkpoint}: holds no LoRA weights; give a checkpoint of `onmodel train` or another LoRA")
     return dict(metadata)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None
 
 
 def guess_trigger(tag_frequency: str | None) -> str | None:

@@ -4,20 +4,18 @@ Films must lie at the same path on every node. Each worker loads its own models,
 one; answers come back as rows of bytes and are put in order here.
 """
 
-import os
 import pickle
-import socket
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, cast
 
 import ray
 import ray.data
 
-from onmodel.core.errors import ServiceError
 from onmodel.film.chunk import Task, work
 from onmodel.film.decode import Reader
 from onmodel.film.look import LookConfig
 from onmodel.film.run import Done, Runner
+from onmodel.serving.cluster import join_cluster
 
 _WORKER_CPUS = 2
 """One decodes, one looks."""
@@ -41,7 +39,8 @@ def over_cluster(config: LookConfig) -> Runner:
     def run(tasks: Sequence[Task], advance: Callable[[int], object]) -> Generator[Done]:
         if not tasks:
             return
-        _connect()
+        join_cluster()
+        ray.data.DataContext.get_current().enable_progress_bars = False
         rows = [{"number": n, "task": pickle.dumps(task)} for n, task in enumerate(tasks)]
         workers = max(1, min(len(tasks), int(ray.cluster_resources().get("CPU", 1)) // _WORKER_CPUS))
         answers = (
@@ -60,25 +59,3 @@ def over_cluster(config: LookConfig) -> Runner:
                 wanted += 1
 
     return run
-
-
-def _connect() -> None:
-    if ray.is_initialized():
-        return
-    address = os.environ.get("RAY_ADDRESS", "")
-    try:
-        _knock(address)
-        ray.init(log_to_driver=False)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ServiceError(
-            f"RAY_ADDRESS={address}: no Ray cluster answers there ({type(error).__name__}); start it, or unset it to"
-            " work on this machine alone"
-        ) from None
-    ray.data.DataContext.get_current().enable_progress_bars = False
-
-
-def _knock(address: str) -> None:
-    """Raise OSError where nothing listens at HOST:PORT: Ray itself waits for minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

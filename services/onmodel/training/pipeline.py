@@ -164,3 +164,12 @@ def unload_lora(pipeline: diffusers.DiffusionPipeline) -> None:
     """Give `pipeline` its own layers back; nothing happens when no LoRA is loaded."""
     for module in network.lora_components(pipeline).values():
         network.detach(module)
+
+
+def changes_text(pipeline: diffusers.DiffusionPipeline) -> bool:
+    """Whether the loaded LoRA changes a text encoder, so that prompts mean something else to it."""
+    return any(
+        next(network.lora_layers(module), None) is not None
+        for name, module in network.lora_components(pipeline).items()
+        if name not in network.DENOISERS
+    )

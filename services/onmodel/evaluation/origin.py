@@ -23,8 +23,8 @@ def key_of(origin: Mapping[str, Any]) -> str:
 def fingerprint(base: str, vae: str | None = None) -> str:
     """64 hex digits for a base model: of its files' names, sizes, beginnings and ends, or of a hub id's name.
 
-    With an autoencoder in place of its own, of both. A whole hash of several gigabytes would take longer than many a run; beginnings hold the tensors' names, ends
-    hold weights.
+    With an autoencoder in place of its own, of both. A whole hash of several gigabytes would take longer than many a
+    run; beginnings hold the tensors' names, ends hold weights.
     """
     if vae is not None:
         return hashlib.sha256(f"{fingerprint(base)} {fingerprint(vae)}".encode()).hexdigest()

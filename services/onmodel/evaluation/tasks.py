@@ -100,7 +100,8 @@ def missing_work(tasks: Sequence[Task]) -> Work:
     """What is missing of all tasks, models of one base one after the other, the base's own pictures first."""
     alone = [replace(task.model, lora=None, lora_hash=None, scale=1.0) for task in tasks]
     work: Work = []
-    for base in sorted(dict.fromkeys(alone), key=lambda model: (model.base, model.vae or "", model.clip_skip)):
+    loads = list(dict.fromkeys((model.base, model.vae) for model in alone))
+    for base in sorted(dict.fromkeys(alone), key=lambda model: loads.index((model.base, model.vae))):
         own = [task for task, model in zip(tasks, alone, strict=True) if model == base]
         strangers = next((task.strangers for task in own if task.strangers), ())
         work.append((base, generate.missing(strangers)))

@@ -1,10 +1,14 @@
 """Fixtures that every test package may use."""
 
 import json
+import shutil
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SHARED_ASSETS = Path(__file__).parents[2] / "shared" / "assets"
 
 
@@ -14,6 +18,23 @@ def shared_assets() -> Path:
     if not SHARED_ASSETS.is_dir():
         pytest.skip("the shared assets (film, subject pictures, detector weights) are not beside this checkout")
     return SHARED_ASSETS
+
+
+@pytest.fixture(scope="module")
+def browser() -> Generator[Any]:
+    """Debian's Chromium through playwright.
+
+    For a file and no longer: while it is open, playwright's event loop counts as running in this thread, and a test of
+    another file that the same process runs next could not start its own.
+    """
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed (apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

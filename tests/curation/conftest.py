@@ -1,6 +1,5 @@
-"""Made folders, Chromium, and a server in a thread."""
+"""Made folders, and a server in a thread."""
 
-import shutil
 import threading
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
@@ -14,7 +13,6 @@ from onmodel.curation.session import PageOptions, Session
 
 from .made import make_clusters, make_many, session_of
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MANY = 10_000
 
 
@@ -34,23 +32,6 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def session(made: Path, tmp_path: Path) -> Generator[Session]:
     with session_of(made, tmp_path / "out") as opened:
         yield opened
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Any]:
-    """Debian's Chromium through playwright.
-
-    For a file and no longer: while it is open, playwright's event loop counts as running in this thread, and a test of
-    another file that the same process runs next could not start its own.
-    """
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed (apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
 
 
 Serve = Callable[..., tuple[Session, Listening]]

@@ -39,14 +39,16 @@ def evaluation(
     seed: int = 0,
     texts: Sequence[str] = (),
     side: int = 24,
+    prompts_each: int = PROMPTS,
+    variations: int = VARIATIONS,
 ) -> Evaluation:
     """An evaluation in which each scenario comes out right at its rate; with pictures where a folder is given."""
     rng = np.random.default_rng(seed)
     pictures: list[Judged] = []
     rows: list[PictureRow] = []
-    for number in range(len(SCENARIOS) * PROMPTS * VARIATIONS):
-        prompt, variation = divmod(number, VARIATIONS)
-        scenario = SCENARIOS[prompt // PROMPTS]
+    for number in range(len(SCENARIOS) * prompts_each * variations):
+        prompt, variation = divmod(number, variations)
+        scenario = SCENARIOS[prompt // prompts_each]
         one = judged(scenario, prompt, bool(rng.random() < rates.get(scenario, 0.5)), rng)
         pictures.append(one)
         file = f"img_{number:03d}_p{prompt:03d}_v{variation:02d}.png"
@@ -71,7 +73,7 @@ def evaluation(
             noise = rng.integers(0, 255, size=(side, side, 3), dtype=np.uint8)
             write_bytes(folder / file, encode_png(noise))
     scenarios = {name: figures(pictures, name) for name in SCENARIOS}
-    prompts = [f"{SCENARIOS[n // PROMPTS]} prompt {n}" for n in range(len(SCENARIOS) * PROMPTS)]
+    prompts = [f"{SCENARIOS[n // prompts_each]} prompt {n}" for n in range(len(SCENARIOS) * prompts_each)]
     prompts[: len(texts)] = texts
     return Evaluation(
         key=trial,
@@ -90,7 +92,7 @@ def evaluation(
         suite="made",
         steps=4,
         guidance_scale=3.0,
-        seeds=tuple(range(VARIATIONS)),
+        seeds=tuple(range(variations)),
         trigger="zibo",
         prompts=tuple(prompts),
         measured_with="made up",

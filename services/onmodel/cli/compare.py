@@ -71,6 +71,7 @@ def command(
     trials = [open_trial(path, base=base, trigger=trigger) for path in paths]
     # These import torch, which takes seconds: not before the arguments are known to be good.
     from onmodel.evaluation.compare import compare
+    from onmodel.evaluation.curves import siblings
     from onmodel.evaluation.evaluate import evaluate
     from onmodel.evaluation.report import write_report
     from onmodel.evaluation.tasks import make_tasks
@@ -81,7 +82,8 @@ def command(
         results = evaluate(tasks, suite, options, opened)
         mixes = mixes_of(trials, opened, detector, detector_config, local=services is None)
     ranges = {name: RECOMMENDED.range(name) for name in CATEGORIES}
-    comparison = compare(results, mixes=mixes, recommended=ranges)
+    beside = [siblings(task.folder) for task in tasks]
+    comparison = compare(results, mixes=mixes, recommended=ranges, others=beside)
     folders = {name: task.folder for name, task in zip(comparison.models, tasks, strict=True)}
     write_report(comparison, folders, output)
     if json:

@@ -304,6 +304,7 @@ def _compare(places: Places, config: DemoConfig, services: "Services", measured_
     from onmodel.core.vocabulary import CATEGORIES
     from onmodel.dataset.recommended import RECOMMENDED
     from onmodel.evaluation.compare import compare
+    from onmodel.evaluation.curves import siblings
     from onmodel.evaluation.evaluate import evaluate
     from onmodel.evaluation.report import write_report
     from onmodel.evaluation.tasks import make_tasks
@@ -316,7 +317,8 @@ def _compare(places: Places, config: DemoConfig, services: "Services", measured_
     results = evaluate(tasks, suite, options, services)
     mixes = mixes_of(trials, services, "toybox", None, local=True)
     ranges = {name: RECOMMENDED.range(name) for name in CATEGORIES}
-    comparison = compare(results, mixes=mixes, recommended=ranges)
+    beside = [siblings(task.folder) for task in tasks]
+    comparison = compare(results, mixes=mixes, recommended=ranges, others=beside)
     folders = {name: task.folder for name, task in zip(comparison.models, tasks, strict=True)}
     write_report(comparison, folders, places.report)
     return comparison

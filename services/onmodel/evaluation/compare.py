@@ -11,14 +11,13 @@ from onmodel.core.config import Config
 from onmodel.core.errors import UserError
 from onmodel.core.vocabulary import CATEGORIES
 from onmodel.dataset.recommended import LABELS
+from onmodel.evaluation.curves import ALL, Curve, curves
 from onmodel.evaluation.metrics import METRICS, Figure, Outcome
 from onmodel.evaluation.record import Evaluation
 from onmodel.evaluation.statistics import Verdict, paired
 
 HEADLINE = "on_model"
 """The figure that a scenario's verdict is about."""
-ALL = "all"
-"""Stands for every scenario together."""
 
 
 class Pair(Config):
@@ -45,7 +44,7 @@ class Mix(Config):
 class Comparison(Config):
     """What was compared and what came of it; the JSON beside the report."""
 
-    schema_version: int = 1
+    schema_version: int = 2
     suite: str
     models: tuple[str, ...]
     """Names as shown, in the order given; the first is what the others are compared with."""
@@ -57,6 +56,8 @@ class Comparison(Config):
     explanations: dict[str, tuple[str, ...]]
     """By model: what its training mix explains."""
     evaluations: tuple[Evaluation, ...]
+    curves: tuple[Curve, ...] = ()
+    """By epoch and by LoRA scale, of the models of which several were evaluated."""
 
     @model_validator(mode="after")
     def _one_name_each(self) -> Self:
@@ -87,12 +88,15 @@ def compare(
     *,
     mixes: Mapping[str, Mix] | None = None,
     recommended: Mapping[str, tuple[float, float]] | None = None,
+    others: Sequence[Sequence[Evaluation]] = (),
 ) -> Comparison:
     """Compare evaluations of one suite; the first is what the others are measured against.
 
     Args:
         mixes: training mix by trial name, where known.
         recommended: least and most share in per cent by category.
+        others: for each of `evaluations`, further ones that lie beside it (see `siblings`): epochs and scales of the
+            same trial become curves.
 
     Raises:
         UserError: fewer than two, the same one twice, or evaluations of different suites.
@@ -132,6 +136,7 @@ def compare(
         recommended=ranges,
         explanations=explanations,
         evaluations=tuple(evaluations),
+        curves=curves(dict(zip(names, evaluations, strict=True)), dict(zip(names, others, strict=False))),
     )
 
 

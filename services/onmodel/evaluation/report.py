@@ -1,21 +1,26 @@
 """A comparison as one self-contained HTML page, and as Markdown and JSON beside it."""
 
 import base64
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from onmodel.core.errors import ImageError
 from onmodel.core.files import write_text
-from onmodel.core.images import load, thumbnail_jpeg
 from onmodel.core.vocabulary import CATEGORIES
+from onmodel.evaluation.charts import Line, panel
 from onmodel.evaluation.compare import ALL, HEADLINE, Comparison, Pair, label, met
+from onmodel.evaluation.curves import SHOWN, Curve
 from onmodel.evaluation.metrics import METRICS, Figure, Outcome, TargetResult
 from onmodel.evaluation.record import Evaluation
 from onmodel.evaluation.statistics import Verdict
+from onmodel.evaluation.thumbnails import thumbnails
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 COLOURS = ("#8793a3", "#0f6e79", "#b7791f", "#6b4fa0", "#a8486b", "#4d7c2f")
 """A colour a model, told apart by lightness too."""
@@ -28,10 +33,6 @@ OUTCOME_COLOURS: dict[Outcome, str] = {
     Outcome.NO_CHARACTER: "#5b6069",
     Outcome.UNREADABLE: "#c9c4b8",
 }
-_BUDGET = 9_000_000
-"""Bytes of pictures on one page, before base64 adds a third: 3 models x 70 prompts x 4 variations stay below 15 MB."""
-_SIDES = ((192, 82), (160, 78), (128, 74), (96, 68))
-"""Longer side and JPEG quality of pictures on the page, the first that keeps the budget."""
 _SIGNS = {Verdict.BETTER: ("▲", "better"), Verdict.WORSE: ("▼", "worse"), Verdict.NOT_DECIDED: ("·", "undecided")}
 
 
@@ -49,12 +50,14 @@ def write_report(
 
 
 def render_html(comparison: Comparison, folders: Mapping[str, Path], *, title: str | None = None) -> str:
-    """The page as text. It names no address and holds no script; every text in it is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined
-    )
+    """The page as text. It names no address, every text in it is escaped, and its policy lets no script run but the
+    page's own, known by its hash; without scripts it shows all but the viewer and the filters."""
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    script = (TEMPLATES / "comparison.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     view = _View(comparison, folders).build(title)
-    return environment.get_template("comparison.html.j2").render(view)
+    template = environment.get_template("comparison.html.j2")
+    return template.render(view, script=Markup(script), script_hash=digest)
 
 
 class _View:
@@ -64,7 +67,7 @@ class _View:
         self.c = comparison
         self.models = list(zip(comparison.models, comparison.evaluations, strict=True))
         self.colours = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(comparison.models)}
-        self.pictures = _thumbnails(comparison, folders)
+        self.pictures = thumbnails(comparison, folders)
 
     def build(self, title: str | None) -> dict[str, Any]:
         first = self.models[0][1]
@@ -79,6 +82,7 @@ class _View:
             "scenarios": [self._scenario(s) for s in first.scenarios],
             "targets": self._targets(),
             **self._training(),
+            "curve_blocks": [block for by in ("epoch", "scale") if (block := self._curves(by))],
             "figure_blocks": [self._block(s) for s in (*first.scenarios, ALL)],
             "meanings": _meanings(self.c),
             "footer": self._footer(),
@@ -150,15 +154,19 @@ class _View:
 
     def _prompt(self, scenario: str, index: int) -> dict[str, Any]:
         texts = list(dict.fromkeys(e.prompts[index] for _, e in self.models))
+        rows = [(name, [row for row in e.pictures if row.prompt == index]) for name, e in self.models]
         strips = [
-            {
-                "name": name,
-                "colour": self.colours[name],
-                "pictures": [self._picture(name, row) for row in e.pictures if row.prompt == index],
-            }
-            for name, e in self.models
+            {"name": name, "colour": self.colours[name], "pictures": [self._picture(name, row) for row in own]}
+            for name, own in rows
         ]
-        return {"text": " / ".join(texts), "strips": strips}
+        right = [tuple(row.outcome == Outcome.RIGHT.value for row in own) for _, own in rows]
+        return {
+            "id": f"p{index:03d}",
+            "text": " / ".join(texts),
+            "strips": strips,
+            "outcomes": sorted({row.outcome for _, own in rows for row in own}),
+            "differs": len(set(right)) > 1,
+        }
 
     def _picture(self, name: str, row: Any) -> dict[str, Any]:
         data, width, height = self.pictures.get((name, row.file), (None, 0, 0))
@@ -166,6 +174,7 @@ class _View:
         count = f"{row.characters} character{'' if row.characters == 1 else 's'}"
         identity = "" if row.identity is None else f" · {100 * row.identity:.0f} %"
         return {
+            "variation": row.variation,
             "data": data,
             "width": width,
             "height": height,
@@ -217,6 +226,47 @@ class _View:
                 for name, sentences in self.c.explanations.items()
                 if sentences
             ],
+        }
+
+    def _curves(self, by: str) -> dict[str, Any] | None:
+        """Panels of one axis: what comes out right in each scenario, and the other figures over all of them."""
+        drawn = [curve for curve in self.c.curves if curve.by == by]
+        if not drawn:
+            return None
+        wanted = [(s, HEADLINE) for s in (*self.models[0][1].scenarios, ALL)]
+        wanted += [(ALL, m) for m in SHOWN if m != HEADLINE]
+        panels = [self._panel(drawn, by, scenario, metric) for scenario, metric in wanted]
+        heads = {
+            "epoch": ("By epoch", "epoch", "Checkpoints of one trial, at the strength that is compared."),
+            "scale": ("By LoRA strength", "strength", "The compared checkpoint at other strengths; 1 is as trained."),
+        }
+        title, _, note = heads[by]
+        legend = [{"name": c.model, "colour": self.colours[c.model]} for c in drawn]
+        return {"id": f"by-{by}", "title": title, "note": note, "legend": legend, "panels": [p for p in panels if p]}
+
+    def _panel(self, drawn: Sequence[Curve], by: str, scenario: str, metric: str) -> dict[str, Any] | None:
+        lines: list[Line] = []
+        for curve in drawn:
+            spans = [(p.x, s) for p in curve.points if (s := p.figures.get(scenario, {}).get(metric)) is not None]
+            if len(spans) < 2:
+                continue
+            xs, values = zip(*spans, strict=True)
+            means, lows, highs = (tuple(getattr(v, part) for v in values) for part in ("mean", "low", "high"))
+            lines.append(Line(curve.model, self.colours[curve.model], xs, means, lows, highs))
+        if not lines:
+            return None
+        axis = "epoch" if by == "epoch" else "strength"
+        of = METRICS[metric]
+        told = [
+            f"{line.name}: "
+            + ", ".join(f"{x:g}: {number(m, metric)}" for x, m in zip(line.xs, line.means, strict=True))
+            for line in lines
+        ]
+        return {
+            "label": label(scenario) if metric == HEADLINE else of.label,
+            "text": "; ".join(told),
+            # Its own drawing, whose texts matplotlib escapes.
+            "svg": Markup(panel(f"{by}-{scenario}-{metric}", lines, axis=axis, percent=of.percent)),
         }
 
     def _block(self, scenario: str) -> dict[str, Any]:
@@ -319,30 +369,6 @@ def _meanings(comparison: Comparison) -> list[dict[str, str]]:
         }
     )
     return found
-
-
-def _thumbnails(comparison: Comparison, folders: Mapping[str, Path]) -> dict[tuple[str, str], tuple[str, int, int]]:
-    """(model, file) to a data URI with its size, small enough together; files that are gone are left out."""
-    rows = [(n, r.file) for n, e in zip(comparison.models, comparison.evaluations, strict=True) for r in e.pictures]
-    for side, quality in _SIDES:
-        found: dict[tuple[str, str], tuple[str, int, int]] = {}
-        size = 0
-        for name, file in rows:
-            try:
-                image = load(folders[name] / file)
-            except ImageError:
-                continue
-            data = thumbnail_jpeg(image, side, quality)
-            size += len(data)
-            if size > _BUDGET and side != _SIDES[-1][0]:
-                break
-            height, width = image.shape[:2]
-            shrink = min(1.0, side / max(width, height))
-            uri = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
-            found[name, file] = (uri, max(1, round(width * shrink)), max(1, round(height * shrink)))
-        else:
-            return found
-    return {}
 
 
 def render_markdown(comparison: Comparison) -> str:

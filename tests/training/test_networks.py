@@ -88,7 +88,6 @@ def test_blocks_of_flux_are_chosen() -> None:
         ("networks.lora", ["rank_dropout=0.1"], "`rank_dropout` is possible for loha and lokr alone"),
         ("networks.lora", ["network_reg_dims=(=4"], "regex=rank"),
         ("networks.lora", ["block_alphas=1,2"], "no effect without `block_dims`"),
-        ("networks.lora", ["loraplus_lr_ratio=4"], "LoRA+ rates are not supported"),
         ("networks.lora", ["init=pissa"], "default, gaussian or orthogonal"),
         ("lycoris.kohya", ["algo=loha", "dora_wd=True"], "`dora_wd` is possible for lora alone, not for loha"),
         ("lycoris.kohya", ["algo=loha", "factor=4"], "`factor` is possible for lokr alone"),

@@ -1,0 +1,235 @@
+"""Does the diagnosis name what is wrong? Twelve toybox trials with a planted fault each, three without (docs/diagnosis.md).
+
+    python tests/benchmarks/bench_diagnosis.py WORK [--seed SEED] [--only NAME] [--character NAME]
+
+One trial after the other; what lies in WORK already is not made again, so a stopped run goes on. Each trial takes some
+four minutes of one core.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onmodel.cli.demo import DemoConfig, base_side, demo_suite
+from onmodel.cli.measuring import measuring, options_of
+from onmodel.core.config import validate
+from onmodel.core.files import folder_aside, write_text
+from onmodel.dataset.analysis import analyze
+from onmodel.dataset.folder import load_dataset
+from onmodel.evaluation.evaluate import evaluate
+from onmodel.evaluation.tasks import make_tasks
+from onmodel.evaluation.trial import open_trial
+from onmodel.serving.local import Services
+from onmodel.toybox.character import HELD_OUT, Age, Character, random_character
+from onmodel.toybox.dataset import BALANCED_SHARES, TRUTH_FILE, Shares, make_dataset
+from onmodel.training.config import TrainConfig
+from onmodel.training.run import train
+
+TUNING_SEED, COUNTED_SEED = 101, 202
+CHARACTERS = {TUNING_SEED: "zibo", COUNTED_SEED: "mirel"}
+PICTURES, HELD_BACK = 128, 48
+EPOCHS = 24
+OTHER_AGE: dict[Age, Age] = {"teenage": "child", "adult": "child", "child": "teenage"}
+HITS, FALSE_ALARMS = 10, 1
+EVERY_FRAMING = Shares(close_up=0.25, medium=0.25, full_body=0.25, far=0.25)
+SCALES = (0.7, 1.4)
+
+Render = Callable[[Path, Character, str, int], None]
+"""Fills a folder with a dataset: folder, character, trigger, seed."""
+
+
+def plain(shares: Shares, count: int = PICTURES) -> Render:
+    """A dataset of one mix."""
+
+    def render(folder: Path, character: Character, trigger: str, seed: int) -> None:
+        make_dataset(folder, character, count, shares, seed, size=base_side(), trigger=trigger)
+
+    return render
+
+
+def two(other: Callable[[Character, int], Character], share: float) -> Render:
+    """A balanced dataset, that share of which shows another character under the same trigger."""
+
+    def render(folder: Path, character: Character, trigger: str, seed: int) -> None:
+        theirs = round(share * PICTURES)
+        who = other(character, seed)
+        make_dataset(folder, who, theirs, BALANCED_SHARES, seed + 1, size=base_side(), trigger=trigger, prefix="b")
+        make_dataset(
+            folder, character, PICTURES - theirs, BALANCED_SHARES, seed, size=base_side(), trigger=trigger, prefix="a"
+        )
+
+    return render
+
+
+def other_age(character: Character, seed: int) -> Character:
+    """The same looks at another age."""
+    return dataclasses.replace(character, age=OTHER_AGE[character.age])
+
+
+def somebody(character: Character, seed: int) -> Character:
+    """Another character whom captions would call the same."""
+    drawn = random_character(np.random.default_rng([seed, 7]))
+    return dataclasses.replace(drawn, age=character.age, gender=character.gender)
+
+
+def without_trigger(folder: Path, character: Character, trigger: str, seed: int) -> None:
+    """A balanced dataset, 60 % of whose captions lack the trigger."""
+    plain(BALANCED_SHARES)(folder, character, trigger, seed)
+    captions = sorted(folder.glob("*.txt"))
+    chosen = np.random.default_rng([seed, 8]).choice(len(captions), size=round(0.6 * len(captions)), replace=False)
+    for index in chosen:
+        text = captions[int(index)].read_text(encoding="utf-8")
+        captions[int(index)].write_text(text.removeprefix(f"{trigger}, "), encoding="utf-8")
+
+
+def changed(**shares: float) -> Render:
+    """The balanced mix with some shares replaced."""
+    return plain(dataclasses.replace(BALANCED_SHARES, **shares))
+
+
+@dataclass(frozen=True)
+class Planted:
+    """One trial of the plan."""
+
+    cause: str | None
+    """What must be named first; None: nothing may be named."""
+    render: Render = field(default_factory=lambda: plain(BALANCED_SHARES))
+    config: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    """Keys by section, over those of a trial that lacks nothing."""
+    stage: tuple[dict[str, Any], ...] = ()
+    epochs: int = EPOCHS
+    character: str | None = None
+    """None: that of the seed."""
+
+
+STRONG: dict[str, Any] = {"learning_rate": 5e-3, "lr_scheduler": "constant"}
+PLANTED: dict[str, Planted] = {
+    "mixed_ages": Planted("age_varies", two(other_age, 0.5)),
+    "no_full_body": Planted("proportions_unstable", changed(close_up=0.45, medium=0.45, full_body=0.0, far=0.10)),
+    "too_strong": Planted(
+        "too_strong",
+        config={
+            "network": {"network_dim": 64, "network_alpha": 64.0},
+            "optimizer": STRONG,
+            "data": {"caption_dropout_rate": 0.0},
+            "advanced": {"min_snr_gamma": None},
+        },
+    ),
+    "no_busy_background": Planted("background_lacking", changed(complex_background=0.0)),
+    "no_company": Planted("company_lacking", changed(multi_character=0.0)),
+    "nothing_hides": Planted("occlusion_lacking", changed(occlusion=0.0)),
+    "memorised": Planted("memorisation", plain(BALANCED_SHARES, 10), epochs=192),
+    "under_trained": Planted("under_training", config={"optimizer": {"learning_rate": 2e-4}}, epochs=3),
+    "over_trained": Planted(
+        "over_training",
+        stage=({"name": "first", "epochs": 12}, {"name": "too_long", "epochs": 12, **STRONG}),
+    ),
+    "close_ups": Planted("close_up_heavy", changed(close_up=1.0, medium=0.0, full_body=0.0, far=0.0)),
+    "wrong_trigger": Planted("trigger_missing", without_trigger),
+    "two_characters": Planted("identity_mixed", two(somebody, 0.4)),
+    "healthy_zibo": Planted(None, character="zibo"),
+    "healthy_mirel": Planted(None, character="mirel"),
+    "healthy_tokko": Planted(None, character="tokko"),
+}
+
+
+def config_of(planted: Planted, name: str, folder: Path, seed: int) -> TrainConfig:
+    """The training config of a trial."""
+    value: dict[str, Any] = {
+        "model": {"pretrained_model_name_or_path": "toybox"},
+        "network": {"network_dim": 16, "network_alpha": 16.0},
+        "optimizer": {"learning_rate": 1e-3, "lr_scheduler": "cosine", "lr_warmup_steps": 0.05},
+        "training": {
+            "output_dir": str(folder / "runs"),
+            "output_name": name,
+            "max_train_epochs": planted.epochs,
+            "train_batch_size": 8,
+            "seed": seed,
+            "save_every_n_epochs": planted.epochs // 3,
+            "log_with": "none",
+        },
+        "data": {
+            "train_data_dir": str(folder / "dataset"),
+            "resolution": base_side(),
+            "enable_bucket": False,
+            "vae_batch_size": 32,
+            "caption_dropout_rate": 0.1,
+        },
+        "advanced": {"min_snr_gamma": 5.0},
+    }
+    for section, keys in planted.config.items():
+        value[section] |= keys
+    if planted.stage:
+        value["training"].pop("max_train_epochs")
+        value["stage"] = planted.stage
+    return validate(TrainConfig, value, name)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One run over the plan."""
+
+    work: Path
+    seed: int
+    character: str
+
+    def folder(self, name: str) -> Path:
+        """Where a trial's dataset, run and diagnosis lie."""
+        return self.work / str(self.seed) / name
+
+    def held_back(self, character: str) -> Path:
+        """Pictures of a character that no training sees."""
+        return self.work / str(self.seed) / "held_back" / character
+
+    def evaluations(self, character: str) -> Path:
+        """Test pictures of all trials of a character, which share the base model's."""
+        return self.work / str(self.seed) / "evaluation" / character
+
+    def run(self, name: str, services: Services, measured_with: str) -> None:
+        """Make what there is not of a trial."""
+        planted = PLANTED[name]
+        character = planted.character or self.character
+        folder = self.folder(name)
+        own = self.seed * 100 + list(PLANTED).index(name)
+        if not (folder / "dataset").is_dir():
+            with folder_aside(folder / "dataset") as aside:
+                planted.render(aside, HELD_OUT[character], character, own)
+                # The truth is no part of what a diagnosis may know.
+                (aside / TRUTH_FILE).unlink()
+        if not self.held_back(character).is_dir():
+            with folder_aside(self.held_back(character)) as aside:
+                plain(EVERY_FRAMING, HELD_BACK)(aside, HELD_OUT[character], character, self.seed)
+        if not (folder / "analysis.json").is_file():
+            analysis = analyze(load_dataset(folder / "dataset"), services)
+            write_text(folder / "analysis.json", analysis.model_dump_json(indent=1) + "\n")
+        trial = train(config_of(planted, name, folder, own), num_workers=0)
+        suite = demo_suite(DemoConfig(character=character, prompts=5, variations=2, sampling_steps=12))
+        options = options_of(self.held_back(character), None, measured_with, "auto", None)
+        trials = [open_trial(path, trigger=character) for path in trial.checkpoints]
+        out = self.evaluations(character)
+        tasks = make_tasks(trials, suite, options, output_dir=out)
+        tasks += make_tasks(trials[-1:], suite, options, scales=SCALES, output_dir=out)
+        evaluate(tasks, suite, options, services)
+
+
+def main() -> None:
+    """Run the plan, or a part of it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--seed", type=int, default=COUNTED_SEED)
+    parser.add_argument("--character", choices=sorted(HELD_OUT))
+    parser.add_argument("--only", choices=list(PLANTED), action="append")
+    given = parser.parse_args()
+    bench = Bench(given.work, given.seed, given.character or CHARACTERS.get(given.seed, "mirel"))
+    with measuring(None, "toybox", None, "toybox", None) as (services, measured_with):
+        for name in given.only or PLANTED:
+            bench.run(name, services, measured_with)
+
+
+if __name__ == "__main__":
+    main()

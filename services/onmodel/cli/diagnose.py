@@ -1,0 +1,205 @@
+"""`onmodel diagnose`: why a trial fails, what mends it, and the command that does."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onmodel.cli.measuring import (
+    BaseOption,
+    DetectorConfigOption,
+    DetectorOption,
+    ImpostorsOption,
+    ScorerOption,
+    ScorerWeightsOption,
+    ServicesOption,
+    TriggerOption,
+    detector_of,
+    measuring,
+)
+
+if TYPE_CHECKING:
+    from onmodel.dataset.analysis import Analysis, HasDetection
+    from onmodel.diagnosis.diagnose import Diagnosis
+    from onmodel.diagnosis.training_set import MeasuredSet
+    from onmodel.evaluation.observe import Looking
+    from onmodel.evaluation.trial import Trial
+    from onmodel.training.config import TrainConfig
+
+
+def command(
+    trial: Annotated[Path, typer.Argument(help="Trial folder that was evaluated, or one of its checkpoints.")],
+    analysis: Annotated[
+        Path | None,
+        typer.Option(help="What `onmodel analyze --output-json` wrote; else the trial's dataset is analysed."),
+    ] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="What `onmodel evaluate --output-dir` was given; else the trial's own.")
+    ] = None,
+    references: Annotated[
+        Path | None, typer.Option(help="Folder of held-back pictures of the character: is the set of one character?")
+    ] = None,
+    impostors: ImpostorsOption = None,
+    film: Annotated[
+        Path | None, typer.Option(help="Film that further pictures can come from; named in commands.")
+    ] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="For diagnosis.json, .md and the next configs; else `diagnosis` in the trial.")
+    ] = None,
+    trigger: TriggerOption = None,
+    base: BaseOption = None,
+    detector: DetectorOption = "toybox",
+    detector_config: DetectorConfigOption = None,
+    scorer: ScorerOption = "toybox",
+    scorer_pretrained: ScorerWeightsOption = None,
+    services: ServicesOption = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON.")] = False,
+) -> None:
+    """Name the causes of what a trial does wrong, each with its evidence, and the commands that mend them."""
+    from onmodel.core.config import load
+    from onmodel.core.errors import UserError
+    from onmodel.dataset.analysis import Analysis
+    from onmodel.diagnosis.diagnose import diagnose
+    from onmodel.diagnosis.sources import FOLDER, Names, Sources, read_evaluations, slots_of
+    from onmodel.evaluation.trial import open_trial
+
+    opened = open_trial(trial, base=base, trigger=trigger)
+    evaluations = read_evaluations(opened, evaluation)
+    given = load(Analysis, analysis) if analysis is not None else None
+    if not evaluations and given is None and opened.dataset is None:
+        raise UserError(
+            f"{trial}: was not evaluated and its dataset is not known, so nothing can be said; run "
+            f"`onmodel evaluate {trial}` first, or give --analysis"
+        )
+    out = output_dir or opened.checkpoint.parent / FOLDER
+    measured = None
+    with measuring(services, detector, detector_config, scorer, scorer_pretrained) as (looking, measured_with):
+        if given is None and opened.dataset is not None:
+            given = _analyse(opened, looking, detector, detector_config, services is None)
+        if references is not None:
+            strangers = impostors if impostors is not None else evaluation or opened.evaluation_folder
+            measured = _measure(opened, references, strangers, impostors is not None, looking, out, measured_with)
+    names = Names(
+        references=references,
+        film=film,
+        analysis=analysis,
+        detector=_options(("--detector", detector, "toybox"), ("--detector-config", detector_config, None)),
+        scorer=_options(("--scorer", scorer, "toybox"), ("--scorer-pretrained", scorer_pretrained, None)),
+    )
+    sources = Sources(opened, evaluations, given, measured)
+    result = diagnose(
+        sources.facts(),
+        slots_of(sources, out, names),
+        trial=opened.name,
+        checkpoint=opened.checkpoint.name,
+        dataset=str(opened.dataset) if opened.dataset else None,
+    )
+    _write(result, out, opened, given if analysis is None else None)
+    if json:
+        typer.echo(result.model_dump_json())
+        return
+    _print(result, out)
+
+
+def _options(*given: tuple[str, object, object]) -> tuple[str, ...]:
+    """Options whose value is not the default, as words."""
+    return tuple(word for option, value, usual in given if value != usual for word in (option, str(value)))
+
+
+def _analyse(
+    trial: "Trial", services: "HasDetection", detector: str, detector_config: Path | None, local: bool
+) -> "Analysis | None":
+    """The training set's analysis; what is known of it already is not looked at again."""
+    from onmodel.core.errors import UserError
+    from onmodel.core.progress import bar, console
+    from onmodel.dataset.analysis import analyze
+    from onmodel.dataset.folder import load_dataset
+    from onmodel.detection.client import ModelInfo
+    from onmodel.detection.weights import weights_hash
+
+    assert trial.dataset is not None
+    config = detector_of(detector, detector_config)
+    model = ModelInfo(config.weights, weights_hash(config.weights, config.face_weights), config.hash) if local else None
+    try:
+        dataset = load_dataset(trial.dataset)
+    except UserError as error:
+        console.print(f"the training set is left out: {error}", highlight=False, markup=False, soft_wrap=True)
+        return None
+    with bar("analysing", len(dataset.pictures)) as shown:
+        return analyze(dataset, services, model=model, advance=shown.advance)
+
+
+def _measure(
+    trial: "Trial",
+    references: Path,
+    strangers: Path,
+    given: bool,
+    services: "Looking",
+    out: Path,
+    measured_with: str,
+) -> "MeasuredSet | None":
+    """Training pictures against references; strangers are those given, or what the base model drew."""
+    from onmodel.core.progress import console
+    from onmodel.diagnosis.training_set import measure_set
+    from onmodel.evaluation.tasks import pictures_in
+
+    others = pictures_in(strangers, "impostor") if given else tuple(sorted(strangers.glob("base-*/*.png")))
+    if not others or not trial.training_pictures:
+        what = "pictures of strangers" if trial.training_pictures else "training pictures"
+        console.print(
+            f"the training set is not compared with the references: no {what} are there; "
+            "evaluate the trial first, or give --impostors",
+            style="yellow", highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+        return None
+    keep = out / "training_set.json"
+    return measure_set(
+        trial.training_pictures, pictures_in(references, "reference"), others, services, keep, measured_with
+    )
+
+
+def _write(result: "Diagnosis", out: Path, trial: "Trial", analysis: "Analysis | None") -> None:
+    from onmodel.core.files import write_text
+    from onmodel.diagnosis.diagnose import RESULT_FILE
+    from onmodel.diagnosis.report import markdown
+    from onmodel.diagnosis.training_run import read_config
+
+    write_text(out / RESULT_FILE, result.model_dump_json(indent=1) + "\n")
+    write_text((out / RESULT_FILE).with_suffix(".md"), markdown(result))
+    if analysis is not None:
+        write_text(out / "analysis.json", analysis.model_dump_json(indent=1) + "\n")
+    config = read_config(trial.checkpoint.parent)
+    if config is not None:
+        _write_next(result, config, out)
+
+
+def _write_next(result: "Diagnosis", config: "TrainConfig", out: Path) -> None:
+    """The configs that the commands name."""
+    from onmodel.core.files import write_text
+    from onmodel.diagnosis.next_trial import next_config
+    from onmodel.training.config import to_toml
+
+    for finding in result.findings:
+        made = next_config(config, finding.changes, f"{config.training.output_name}_{finding.rule}")
+        write_text(out / f"next_{finding.rule}.toml", to_toml(made))
+
+
+def _print(result: "Diagnosis", out: Path) -> None:
+    from onmodel.dataset.report import terminal
+    from onmodel.diagnosis.diagnose import RESULT_FILE
+    from onmodel.diagnosis.report import table
+
+    shown = terminal()
+    if result.findings:
+        shown.print(table(result))
+    lines = [result.conclusion]
+    for number, finding in enumerate(result.findings, 1):
+        lines += ["", f"{number}. {finding.fix}", *(f"   {command}" for command in finding.commands)]
+    if result.unjudged:
+        lines += ["", "Not judged:"]
+        lines += [f"   {u.cause} (no {', '.join(u.missing)}): {u.command}" for u in result.unjudged]
+    if not result.findings:
+        lines += ["", "Looked for:", *(f"   {c.cause}: {c.reason}" for c in result.cleared)]
+    for line in lines:
+        shown.print(line, markup=False, highlight=False, soft_wrap=True)
+    typer.echo(out / Path(RESULT_FILE).with_suffix(".md"))

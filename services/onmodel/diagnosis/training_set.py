@@ -1,0 +1,142 @@
+"""Does the training set show one character, and did the model copy it? Its pictures against held-back references."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from onmodel.core.config import Config, validate
+from onmodel.core.errors import ImageError, OnModelError
+from onmodel.core.files import content_hash, write_text
+from onmodel.diagnosis.facts import Fact, share_of
+from onmodel.evaluation.identity import RECOGNISED, Identity, gallery
+from onmodel.evaluation.metrics import nearest_cosine
+from onmodel.evaluation.observe import Looking, Seen, observe
+from onmodel.evaluation.record import Evaluation
+from onmodel.evaluation.statistics import interval
+
+MOST = 400
+"""Training pictures that are looked at, evenly spread."""
+COPIED_QUANTILE = 0.95
+"""A picture nearer to a training picture than this share of the references are is taken for a copy: of pictures that
+no training saw, one in twenty is as near."""
+FEWEST = 8
+"""Pictures from which a share, and references from which a quantile, is worth naming."""
+
+
+class MeasuredPicture(Config):
+    """One training picture."""
+
+    file: str
+    """Its name."""
+    identity: float | None
+    """Of its main character, 0 a stranger, 1 ours; None where there is none alone and whole in the picture."""
+
+
+class MeasuredSet(Config):
+    """What `measure_set` found; kept beside the trial."""
+
+    key: str
+    pictures: tuple[MeasuredPicture, ...]
+    reference_nearest: tuple[float, ...]
+    """Cosine of each reference picture to the most similar training picture."""
+
+
+def measure_set(
+    training: Sequence[Path],
+    references: Sequence[Path],
+    strangers: Sequence[Path],
+    services: Looking,
+    keep: Path,
+    measured_with: str = "",
+) -> MeasuredSet:
+    """Look at training pictures, references and strangers; what `keep` holds of the same pictures is taken from there.
+
+    Raises:
+        UserError: too few references or strangers with a character.
+        ServiceError: a service fails.
+    """
+    chosen = [training[round(i)] for i in np.linspace(0, len(training) - 1, min(MOST, len(training)))]
+    stats = [f"{f}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in (*chosen, *references, *strangers)]
+    key = content_hash("\0".join([measured_with, *stats]).encode())
+    known = _kept(keep, key)
+    if known is not None:
+        return known
+    shown = observe([f.read_bytes() for f in references], services)
+    identity = Identity(gallery(shown, observe([f.read_bytes() for f in strangers], services)))
+    seen = observe([f.read_bytes() for f in chosen], services)
+    found = MeasuredSet(
+        key=key,
+        pictures=tuple(
+            MeasuredPicture(file=f.name, identity=_identity(s, identity)) for f, s in zip(chosen, seen, strict=True)
+        ),
+        reference_nearest=tuple(round(float(v), 6) for v in nearest_cosine(_whole(shown), _whole(seen))),
+    )
+    write_text(keep, found.model_dump_json(indent=1) + "\n")
+    return found
+
+
+def _kept(path: Path, key: str) -> MeasuredSet | None:
+    try:
+        found = validate(MeasuredSet, json.loads(path.read_text(encoding="utf-8")), str(path))
+    except (OSError, ValueError, OnModelError):
+        return None  # missing or damaged: measured again
+    return found if found.key == key else None
+
+
+def _identity(seen: Seen | ImageError, identity: Identity) -> float | None:
+    """Of a character that is alone, unhidden and large enough to be judged."""
+    if isinstance(seen, ImageError) or not seen.crops or seen.characters != 1 or seen.hidden or seen.framing == "far":
+        return None
+    value = identity.characters(seen)[0]
+    return None if value != value else round(value, 4)
+
+
+def _whole(seen: Sequence[Seen | ImageError]) -> npt.NDArray[np.float32]:
+    rows = [s.whole for s in seen if isinstance(s, Seen)]
+    return np.stack(rows) if rows else np.zeros((0, 1), dtype=np.float32)
+
+
+def set_facts(measured: MeasuredSet, minority: Mapping[str, bool], evaluation: Evaluation | None) -> dict[str, Fact]:
+    """`set.strangers`, `set.split_by_age` and `set.copied`, those that can be said.
+
+    Args:
+        minority: file name -> whether its caption says another age than most. Pictures of another age are not counted
+            as strangers: that is told apart as `split_by_age`.
+        evaluation: what was drawn with the last checkpoint.
+    """
+    facts: dict[str, Fact] = {}
+    known = {p.file: p.identity for p in measured.pictures if p.identity is not None}
+    usual = [value for file, value in known.items() if not minority.get(file, False)]
+    other = [value for file, value in known.items() if minority.get(file, False)]
+    if len(usual) >= FEWEST:
+        facts["set.strangers"] = share_of(sum(value < RECOGNISED for value in usual), len(usual))
+    if min(len(usual), len(other)) >= FEWEST:
+        facts["set.split_by_age"] = _split(usual, other)
+    if evaluation is not None and len(measured.reference_nearest) >= FEWEST and measured.pictures:
+        limit = float(np.quantile(measured.reference_nearest, COPIED_QUANTILE))
+        values = [v for v in evaluation.overall["memorisation"].values if v is not None]
+        if values:
+            copied = [float(v > limit) for v in values]
+            found = interval(copied, share_of=len(copied))
+            assert found is not None
+            facts["set.copied"] = Fact(
+                value=100 * found.mean, low=100 * found.low, high=100 * found.high, count=len(copied)
+            )
+    return facts
+
+
+def _split(usual: Sequence[float], other: Sequence[float]) -> Fact:
+    """Mean identity of the usual age less that of the others, with Welch's interval."""
+    from scipy import stats
+
+    found = stats.ttest_ind(usual, other, equal_var=False)
+    span = found.confidence_interval(0.95)
+    return Fact(
+        value=float(np.mean(usual) - np.mean(other)),
+        low=float(span.low),
+        high=float(span.high),
+        count=len(usual) + len(other),
+    )

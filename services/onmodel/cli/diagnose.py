@@ -21,10 +21,7 @@ from onmodel.cli.measuring import (
 if TYPE_CHECKING:
     from onmodel.dataset.analysis import Analysis, HasDetection
     from onmodel.diagnosis.diagnose import Diagnosis
-    from onmodel.diagnosis.training_set import MeasuredSet
-    from onmodel.evaluation.observe import Looking
     from onmodel.evaluation.trial import Trial
-    from onmodel.training.config import TrainConfig
 
 
 def command(
@@ -57,28 +54,18 @@ def command(
 ) -> None:
     """Name the causes of what a trial does wrong, each with its evidence, and the commands that mend them."""
     from onmodel.core.config import load
-    from onmodel.core.errors import UserError
+    from onmodel.core.progress import console
     from onmodel.dataset.analysis import Analysis
-    from onmodel.diagnosis.diagnose import diagnose
-    from onmodel.diagnosis.sources import FOLDER, Names, Sources, read_evaluations, slots_of
+    from onmodel.diagnosis.run import Request, run_diagnosis
+    from onmodel.diagnosis.sources import FOLDER, Names, read_evaluations
+    from onmodel.evaluation.tasks import pictures_in
     from onmodel.evaluation.trial import open_trial
 
     opened = open_trial(trial, base=base, trigger=trigger)
-    evaluations = read_evaluations(opened, evaluation)
-    given = load(Analysis, analysis) if analysis is not None else None
-    if not evaluations and given is None and opened.dataset is None:
-        raise UserError(
-            f"{trial}: was not evaluated and its dataset is not known, so nothing can be said; run "
-            f"`onmodel evaluate {trial}` first, or give --analysis"
-        )
+    known = load(Analysis, analysis) if analysis is not None else None
+    drawn = evaluation or opened.evaluation_folder
     out = output_dir or opened.checkpoint.parent / FOLDER
-    measured = None
-    with measuring(services, detector, detector_config, scorer, scorer_pretrained) as (looking, measured_with):
-        if given is None and opened.dataset is not None:
-            given = _analyse(opened, looking, detector, detector_config, services is None)
-        if references is not None:
-            strangers = impostors if impostors is not None else evaluation or opened.evaluation_folder
-            measured = _measure(opened, references, strangers, impostors is not None, looking, out, measured_with)
+    own = pictures_in(references, "reference") if references is not None else ()
     names = Names(
         references=references,
         film=film,
@@ -86,15 +73,21 @@ def command(
         detector=_options(("--detector", detector, "toybox"), ("--detector-config", detector_config, None)),
         scorer=_options(("--scorer", scorer, "toybox"), ("--scorer-pretrained", scorer_pretrained, None)),
     )
-    sources = Sources(opened, evaluations, given, measured)
-    result = diagnose(
-        sources.facts(),
-        slots_of(sources, out, names),
-        trial=opened.name,
-        checkpoint=opened.checkpoint.name,
-        dataset=str(opened.dataset) if opened.dataset else None,
-    )
-    _write(result, out, opened, given if analysis is None else None)
+    with measuring(services, detector, detector_config, scorer, scorer_pretrained) as (looking, measured_with):
+        if known is None and opened.dataset is not None:
+            known = _analyse(opened, looking, detector, detector_config, services is None)
+        request = Request(
+            out=out,
+            trial=opened,
+            evaluations=read_evaluations(opened, evaluation),
+            analysis=known,
+            references=own,
+            strangers=pictures_in(impostors, "impostor") if impostors else sorted(drawn.glob("base-*/*.png")),
+            names=names,
+        )
+        result = run_diagnosis(request, looking, measured_with)
+    for note in request.notes:
+        console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
     if json:
         typer.echo(result.model_dump_json())
         return
@@ -127,61 +120,6 @@ def _analyse(
         return None
     with bar("analysing", len(dataset.pictures)) as shown:
         return analyze(dataset, services, model=model, advance=shown.advance)
-
-
-def _measure(
-    trial: "Trial",
-    references: Path,
-    strangers: Path,
-    given: bool,
-    services: "Looking",
-    out: Path,
-    measured_with: str,
-) -> "MeasuredSet | None":
-    """Training pictures against references; strangers are those given, or what the base model drew."""
-    from onmodel.core.progress import console
-    from onmodel.diagnosis.training_set import measure_set
-    from onmodel.evaluation.tasks import pictures_in
-
-    others = pictures_in(strangers, "impostor") if given else tuple(sorted(strangers.glob("base-*/*.png")))
-    if not others or not trial.training_pictures:
-        what = "pictures of strangers" if trial.training_pictures else "training pictures"
-        console.print(
-            f"the training set is not compared with the references: no {what} are there; "
-            "evaluate the trial first, or give --impostors",
-            style="yellow", highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
-        return None
-    keep = out / "training_set.json"
-    return measure_set(
-        trial.training_pictures, pictures_in(references, "reference"), others, services, keep, measured_with
-    )
-
-
-def _write(result: "Diagnosis", out: Path, trial: "Trial", analysis: "Analysis | None") -> None:
-    from onmodel.core.files import write_text
-    from onmodel.diagnosis.diagnose import RESULT_FILE
-    from onmodel.diagnosis.report import markdown
-    from onmodel.diagnosis.training_run import read_config
-
-    write_text(out / RESULT_FILE, result.model_dump_json(indent=1) + "\n")
-    write_text((out / RESULT_FILE).with_suffix(".md"), markdown(result))
-    if analysis is not None:
-        write_text(out / "analysis.json", analysis.model_dump_json(indent=1) + "\n")
-    config = read_config(trial.checkpoint.parent)
-    if config is not None:
-        _write_next(result, config, out)
-
-
-def _write_next(result: "Diagnosis", config: "TrainConfig", out: Path) -> None:
-    """The configs that the commands name."""
-    from onmodel.core.files import write_text
-    from onmodel.diagnosis.next_trial import next_config
-    from onmodel.training.config import to_toml
-
-    for finding in result.findings:
-        made = next_config(config, finding.changes, f"{config.training.output_name}_{finding.rule}")
-        write_text(out / f"next_{finding.rule}.toml", to_toml(made))
 
 
 def _print(result: "Diagnosis", out: Path) -> None:

@@ -10,6 +10,8 @@ from onmodel.diagnosis.facts import Fact, Facts
 from onmodel.diagnosis.rules import Change, Kind, Rule, RuleTable, rule_table
 
 RESULT_FILE = "diagnosis.json"
+LEAST_GAIN = 0.01
+"""One point of the average over all scenarios: a cause that could bring less is not worth a training."""
 UNKNOWN_GAP = 0.4
 """Of a scenario that was not evaluated: half of what the average should be."""
 
@@ -108,8 +110,10 @@ def diagnose(
             unjudged.append(_unjudged(rule, facts, table, slots))
             continue
         short = [s for s in rule.scenarios if (gaps.get(s, 0.0) if gaps else UNKNOWN_GAP) > 0]
-        if strength > 0 and short:
-            findings.append(_finding(rule, strength, short, gaps, facts, slots))
+        lacking = sum(gaps[s] if gaps else UNKNOWN_GAP for s in short)
+        gain = lacking * strength / (len(gaps) or len(CATEGORIES))
+        if gain >= LEAST_GAIN:
+            findings.append(_finding(rule, strength, gain, short, facts, slots))
         else:
             cleared.append(Cleared(rule=rule.id, cause=rule.cause, reason=_reason(rule, facts)))
     findings.sort(key=lambda f: (-f.expected_gain, f.rule))
@@ -129,13 +133,12 @@ def diagnose(
 def _finding(
     rule: Rule,
     strength: float,
+    gain: float,
     short: Sequence[str],
-    gaps: Mapping[str, float],
     facts: Facts,
     slots: Mapping[str, str],
 ) -> Finding:
     at = facts[rule.when[0].fact].at
-    lacking = sum(gaps[s] if gaps else UNKNOWN_GAP for s in short)
     filled = {**slots, "next": slots["next"].replace("RULE", rule.id), "at": at or "AT"}
     filled["derived"] = slots["derived"].replace("RULE", rule.id)
     return Finding(
@@ -150,15 +153,16 @@ def _finding(
                 why=c.why,
                 strength=round(c.strength(facts) or 0.0, 4),
             )
-            for c in rule.when
+            for c in (*rule.when, *rule.also)
+            if c.strength(facts)
         ),
         strength=round(strength, 4),
         scenarios=tuple(short),
-        expected_gain=round(lacking * strength / (len(gaps) or len(CATEGORIES)), 4),
+        expected_gain=round(gain, 4),
         kind=rule.kind,
         fix=rule.fix.format(**filled),
         commands=tuple(_command(command, filled) for command in rule.commands),
-        changes=tuple(_change(change, filled, facts[rule.when[0].fact]) for change in rule.changes),
+        changes=tuple(_change(change, filled, facts) for change in rule.changes),
     )
 
 
@@ -167,20 +171,14 @@ def _command(text: str, filled: Mapping[str, str]) -> str:
     return text.format(**filled).rstrip()
 
 
-def _change(change: Change, filled: Mapping[str, str], fact: Fact) -> Change:
-    """A change with its slots filled, and an epoch as its number."""
-    if change.epoch:
-        return Change(key=change.key, set=epoch_of(fact.at))
+def _change(change: Change, filled: Mapping[str, str], facts: Facts) -> Change:
+    """A change with its slots filled, and a fact as its number."""
+    if change.fact is not None:
+        return Change(key=change.key, set=round(facts[change.fact].value))
     if not isinstance(change.set, str):
         return change
     # Slots are quoted for a shell; a config holds the bare path.
     return change.model_copy(update={"set": " ".join(shlex.split(change.set.format(**filled)))})
-
-
-def epoch_of(checkpoint: str) -> int:
-    """The epoch that a checkpoint's name ends with, at least 1: `trial-000008.safetensors` is of epoch 8."""
-    digits = checkpoint.removesuffix(".safetensors").rpartition("-")[2]
-    return max(1, int(digits)) if digits.isdigit() else 1
 
 
 def _unjudged(rule: Rule, facts: Facts, table: RuleTable, slots: Mapping[str, str]) -> Unjudged:
@@ -190,7 +188,7 @@ def _unjudged(rule: Rule, facts: Facts, table: RuleTable, slots: Mapping[str, st
 
 
 def _reason(rule: Rule, facts: Facts) -> str:
-    """The first condition that does not hold, as numbers; or that nothing falls short."""
+    """The first condition that does not hold, as numbers; or that mending it would bring next to nothing."""
     for condition in rule.when:
         if condition.strength(facts) == 0.0:
             fact = facts[condition.fact]
@@ -198,7 +196,7 @@ def _reason(rule: Rule, facts: Facts) -> str:
             span = "" if fact.low == fact.high else f" ({fact.low:.3g} to {fact.high:.3g})"
             sure = "surely " if condition.sure and fact.low != fact.high else ""
             return f"{condition.fact} is {fact.value:.3g}{span}, not {sure}{side} {condition.threshold(facts):g}"
-    return "no scenario that it would explain falls short"
+    return "the scenarios that it would explain hardly fall short"
 
 
 def _conclusion(

@@ -10,7 +10,7 @@
 | `gap.<scenario>` | how far a scenario is from its target, 0 to 1 |
 | `overall.<figure>` | a figure over all scenarios, last checkpoint at full strength |
 | `scale.lower.<figure>` | the figure at the best lower LoRA scale less that at full strength; `scale.higher` alike |
-| `epoch.earlier.<figure>` | the figure of the best earlier checkpoint less that of the last |
+| `epoch.earlier.<figure>` | the figure of the best earlier checkpoint less that of the last; `.epoch` is its epoch |
 | `epoch.rise.<figure>` | the figure of the last checkpoint less that of the one before |
 | `training.<key>` | of the run: showings of each picture, steps, rank, learning rate |
 | `set.<key>` | of the training pictures against references: `strangers`, `split_by_age`, `copied` |
@@ -128,17 +128,21 @@ def trial_facts(evaluations: Sequence[Evaluation]) -> dict[str, Fact]:
     """
     if not evaluations:
         return {}
-    ordered = sorted(evaluations, key=lambda e: (e.checkpoint, e.scale))
+    ordered = sorted(evaluations, key=lambda e: (*order(e), e.scale))
     last = judged(ordered)
     facts = {f"overall.{name}": fact for name, figure in last.overall.items() if (fact := _fact(figure)) is not None}
     facts |= {f"gap.{name}": exact(gap(last, name)) for name in last.scenarios}
     for name, figures in last.scenarios.items():
         facts |= {f"{name}.{metric}": fact for metric, figure in figures.items() if (fact := _fact(figure)) is not None}
-    earlier = [e for e in ordered if e.scale == last.scale and e.checkpoint < last.checkpoint]
+    earlier = [e for e in ordered if e.scale == last.scale and order(e) < order(last)]
     own = [e for e in ordered if e.checkpoint == last.checkpoint]
     facts |= _best("epoch.earlier", last, earlier, lambda e: e.checkpoint)
     facts |= _best("scale.lower", last, [e for e in own if e.scale < last.scale], lambda e: f"{e.scale:g}")
     facts |= _best("scale.higher", last, [e for e in own if e.scale > last.scale], lambda e: f"{e.scale:g}")
+    best = next((fact.at for name, fact in facts.items() if name.startswith("epoch.earlier.")), None)
+    epochs = [e.epoch for e in earlier if e.checkpoint == best and e.epoch is not None]
+    if epochs:
+        facts["epoch.earlier.epoch"] = exact(epochs[0])
     if earlier:
         facts |= {
             f"epoch.rise.{metric}": fact
@@ -148,12 +152,15 @@ def trial_facts(evaluations: Sequence[Evaluation]) -> dict[str, Fact]:
     return facts
 
 
+def order(evaluation: Evaluation) -> tuple[int, str]:
+    """By how long the checkpoint was trained; by its name where it does not say."""
+    return (evaluation.step or 0, evaluation.checkpoint)
+
+
 def judged(evaluations: Sequence[Evaluation]) -> Evaluation:
     """The one that the diagnosis is about: of the last checkpoint, at the scale nearest to 1."""
-    return min(
-        (e for e in evaluations if e.checkpoint == max(each.checkpoint for each in evaluations)),
-        key=lambda e: (abs(e.scale - 1), e.scale),
-    )
+    last = max(map(order, evaluations))
+    return min((e for e in evaluations if order(e) == last), key=lambda e: (abs(e.scale - 1), e.scale))
 
 
 def _best(

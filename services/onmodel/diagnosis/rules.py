@@ -91,13 +91,13 @@ class Change(Config):
     times: float | None = None
     """Multiplied with what stands there; nothing where nothing does."""
     least: float | None = None
-    epoch: bool = False
-    """The epoch of the checkpoint that the first condition's fact was found at."""
+    fact: str | None = None
+    """Set to this fact's value, rounded."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if sum((self.set is not None, self.times is not None, self.epoch)) != 1:
-            raise ValueError("give one of `set`, `times`, `epoch`")
+        if sum(way is not None for way in (self.set, self.times, self.fact)) != 1:
+            raise ValueError("give one of `set`, `times`, `fact`")
         return self
 
 
@@ -113,6 +113,9 @@ class Rule(Config):
     commands: tuple[str, ...]
     changes: tuple[Change, ...] = ()
     when: tuple[Condition, ...] = Field(min_length=1)
+    """All must hold."""
+    also: tuple[Condition, ...] = ()
+    """Further evidence, named where it holds; nothing hangs on it."""
 
     @field_validator("scenarios", mode="before")
     @classmethod
@@ -128,15 +131,17 @@ class Rule(Config):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Every fact that it looks at."""
-        return tuple(dict.fromkeys(name for condition in self.when for name in condition.needs))
+        """Every fact that it cannot do without."""
+        looked_at = [name for condition in self.when for name in condition.needs]
+        return tuple(dict.fromkeys([*looked_at, *(c.fact for c in self.changes if c.fact is not None)]))
 
     def strength(self, facts: Facts) -> float | None:
         """Of the weakest of its conditions: 0 where one does not hold, None where that hangs on a missing fact."""
         found = [condition.strength(facts) for condition in self.when]
         if 0.0 in found:
             return 0.0
-        return None if None in found else min(s for s in found if s is not None)
+        lacking = any(name not in facts for name in self.needs)
+        return None if lacking else min(s for s in found if s is not None)
 
 
 class RuleTable(Config):

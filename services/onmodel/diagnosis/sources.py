@@ -11,7 +11,7 @@ from onmodel.core.errors import OnModelError
 from onmodel.dataset.ages import age_words
 from onmodel.dataset.analysis import Analysis
 from onmodel.dataset.mend import own_part
-from onmodel.diagnosis.facts import Fact, age_groups, analysis_facts, judged, trial_facts
+from onmodel.diagnosis.facts import Fact, age_groups, analysis_facts, judged, order, trial_facts
 from onmodel.diagnosis.training_run import training_facts
 from onmodel.diagnosis.training_set import MeasuredSet, set_facts
 from onmodel.evaluation.record import RESULT_FILE, Evaluation, read_evaluation
@@ -34,7 +34,7 @@ def read_evaluations(trial: Trial, folder: Path | None = None) -> tuple[Evaluati
             found = read_evaluation(path)
         except OnModelError:
             continue  # of another version: `onmodel evaluate` makes it anew
-        if found.trial == trial.name and found.checkpoint <= trial.checkpoint.name:
+        if found.trial == trial.name and order(found) <= (trial.step or 0, trial.checkpoint.name):
             groups.setdefault((found.suite, found.seeds, found.steps, found.prompts), []).append(found)
     return tuple(max(groups.values(), key=len, default=[]))
 

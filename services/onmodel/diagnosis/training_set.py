@@ -117,14 +117,14 @@ def set_facts(measured: MeasuredSet, minority: Mapping[str, bool], evaluation: E
         facts["set.split_by_age"] = _split(usual, other)
     if evaluation is not None and len(measured.reference_nearest) >= FEWEST and measured.pictures:
         limit = float(np.quantile(measured.reference_nearest, COPIED_QUANTILE))
-        values = [v for v in evaluation.overall["memorisation"].values if v is not None]
-        if values:
-            copied = [float(v > limit) for v in values]
-            found = interval(copied, share_of=len(copied))
-            assert found is not None
-            facts["set.copied"] = Fact(
-                value=100 * found.mean, low=100 * found.low, high=100 * found.high, count=len(copied)
-            )
+        by_prompt: dict[int, list[float]] = {}
+        for row in evaluation.pictures:
+            if row.memorisation is not None:
+                by_prompt.setdefault(row.prompt, []).append(float(row.memorisation > limit))
+        count = sum(map(len, by_prompt.values()))
+        found = interval([sum(v) / len(v) for v in by_prompt.values()], share_of=count)
+        if found is not None:
+            facts["set.copied"] = Fact(value=100 * found.mean, low=100 * found.low, high=100 * found.high, count=count)
     return facts
 
 

@@ -9,10 +9,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from onmodel.dataset.analysis import Analysis, HasDetection
+    from onmodel.dataset.analysis import Analysis
     from onmodel.dataset.facts import Outcome
-    from onmodel.dataset.folder import Dataset
-    from onmodel.dataset.scenery import Scenery
     from onmodel.detection.config import DetectorConfig
 
 
@@ -68,6 +66,7 @@ def command(
     from onmodel.dataset.augment import augment, default_crop
     from onmodel.dataset.derived import check_place
     from onmodel.dataset.folder import load_dataset
+    from onmodel.dataset.materials import scenery_of
     from onmodel.dataset.recommended import load_recommended
     from onmodel.dataset.report import print_augmented
     from onmodel.serving.local import open_services
@@ -131,53 +130,3 @@ def _detector(analysis: "Analysis", preset: str | None, file: Path | None) -> "D
         f"the analysis was made by a detector with settings of its own ({analysis.model.name}); "
         "name them with --detector-config, as for `onmodel analyze`"
     )
-
-
-def scenery_of(
-    dataset: "Dataset",
-    analysis: "Analysis",
-    folders: tuple[list[Path], list[Path], list[Path]],
-    own_backgrounds: bool,
-    services: "HasDetection",
-    local: "DetectorConfig | None",
-) -> "Scenery | None":
-    """What the given folders hold that can be put together with the dataset's characters; None without any folder.
-
-    `local`: settings of the detector that runs on this machine, whose name is known without starting it.
-    """
-    from onmodel.common.convert import ModelInfo
-    from onmodel.core.progress import bar
-    from onmodel.dataset.analysis import analyze
-    from onmodel.dataset.audit import expect
-    from onmodel.dataset.folder import load_dataset
-    from onmodel.dataset.mend import Expected
-    from onmodel.dataset.scenery import Scenery, is_opaque
-    from onmodel.detection.weights import weights_hash
-
-    backgrounds, companions, foregrounds = folders
-    if not (any(folders) or own_backgrounds):
-        return None
-    model = None
-    if local is not None:
-        model = ModelInfo(local.weights, weights_hash(local.weights, local.face_weights), local.hash)
-    trigger = expect([picture.caption for picture in dataset.pictures], Expected()).trigger
-    found = Scenery()
-
-    def looked_at(folder: Path) -> "tuple[Dataset, Analysis]":
-        given = load_dataset(folder)
-        with bar(f"looking at {folder.name}", len(given.pictures)) as shown:
-            return given, analyze(given, services, model=model, advance=shown.advance)
-
-    if own_backgrounds:
-        found.add_backgrounds(dataset, analysis, trigger)
-    for folder in backgrounds:
-        found.add_backgrounds(*looked_at(folder), trigger)
-    own = [row.hash for row in analysis.rows if row.hash is not None]
-    for folder in companions:
-        found.add_companions(*looked_at(folder), own)
-    for folder in foregrounds:
-        given = load_dataset(folder)
-        # What is transparent around its thing needs no detector.
-        seen = looked_at(folder)[1] if any(is_opaque(picture) for picture in given.pictures) else None
-        found.add_foregrounds(given, seen)
-    return found

@@ -207,9 +207,9 @@ def _analyse(places: Places, trial: int, services: "Services") -> "Analysis":
 
 
 def _augment(places: Places, analysis: "Analysis", services: "Services") -> None:
-    from onmodel.cli.augment import scenery_of
     from onmodel.dataset.augment import augment
     from onmodel.dataset.folder import load_dataset
+    from onmodel.dataset.materials import scenery_of
     from onmodel.detection.config import DetectorConfig
 
     target = places.dataset(2)

@@ -41,6 +41,10 @@ class Finding(Config):
     expected_gain: float
     """Most that mending it should add to the average over all scenarios, 0 to 1: what they lack times strength."""
     kind: Kind
+    wants: tuple[str, ...]
+    """Categories of which the set should have more."""
+    material: str | None
+    """What composites that mend it are made of."""
     fix: str
     commands: tuple[str, ...]
     changes: tuple[Change, ...]
@@ -160,6 +164,8 @@ def _finding(
         scenarios=tuple(short),
         expected_gain=round(gain, 4),
         kind=rule.kind,
+        wants=rule.wants,
+        material=rule.material,
         fix=rule.fix.format(**filled),
         commands=tuple(_command(command, filled) for command in rule.commands),
         changes=tuple(_change(change, filled, facts) for change in rule.changes),

@@ -109,6 +109,10 @@ class Rule(Config):
     scenarios: tuple[str, ...]
     """Which ones it explains."""
     kind: Kind
+    wants: tuple[str, ...] = ()
+    """Categories of which the set should have more."""
+    material: Literal["backgrounds", "companions", "foregrounds"] | None = None
+    """What composites are made of that mend it; None: crops do."""
     fix: str
     commands: tuple[str, ...]
     changes: tuple[Change, ...] = ()

@@ -31,6 +31,10 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "compare": ("onmodel.cli.compare:command", "Put trials side by side in one report."),
     "diagnose": ("onmodel.cli.diagnose:command", "Name the causes of what a trial does wrong, and what mends them."),
+    "improve": (
+        "onmodel.cli.improve:command",
+        "Diagnose, mend, train and evaluate in rounds, until targets are met.",
+    ),
     "serve": ("onmodel.cli.serve:app", "Start, show and stop the detection and scoring services."),
 }
 """verb -> (module:function or module:typer app, one line of help), in the order of the work."""

@@ -8,7 +8,7 @@ from onmodel.diagnosis.diagnose import Diagnosis, Finding
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["markdown", "subject", "table"]
+__all__ = ["markdown", "plain", "subject", "table"]
 
 
 def subject(diagnosis: Diagnosis) -> str:
@@ -45,17 +45,17 @@ def table(diagnosis: Diagnosis) -> "Table":
 
 def markdown(diagnosis: Diagnosis) -> str:
     """The whole diagnosis: findings with evidence and commands, what could not be judged, what was looked for."""
-    lines = [f"# Diagnosis of {_plain(subject(diagnosis))}", "", _plain(diagnosis.conclusion), ""]
+    lines = [f"# Diagnosis of {plain(subject(diagnosis))}", "", plain(diagnosis.conclusion), ""]
     for number, finding in enumerate(diagnosis.findings, 1):
         lines += [
-            f"## {number}. {_plain(finding.cause)}",
+            f"## {number}. {plain(finding.cause)}",
             "",
             f"Explains {_scenarios(finding)}; mending it should add at most {_points(finding.expected_gain)} points to "
             f"the average over all scenarios. Strength of the evidence {100 * finding.strength:.0f} %.",
             "",
-            *(f"- {_plain(e.text)} (threshold {e.threshold:g}: {_plain(e.why)})" for e in finding.evidence),
+            *(f"- {plain(e.text)} (threshold {e.threshold:g}: {plain(e.why)})" for e in finding.evidence),
             "",
-            _plain(finding.fix),
+            plain(finding.fix),
             "",
             "```bash",
             *finding.commands,
@@ -65,18 +65,18 @@ def markdown(diagnosis: Diagnosis) -> str:
     if diagnosis.unjudged:
         lines += ["## Not judged", "", "| cause | not measured | what measures it |", "| --- | --- | --- |"]
         lines += [
-            f"| {_plain(u.cause)} | {_plain(', '.join(u.missing))} | `{u.command.replace('|', chr(92) + '|')}` |"
+            f"| {plain(u.cause)} | {plain(', '.join(u.missing))} | `{u.command.replace('|', chr(92) + '|')}` |"
             for u in diagnosis.unjudged
         ]
         lines.append("")
     if diagnosis.cleared:
         lines += ["## Looked for and not found", "", "| cause | why not |", "| --- | --- |"]
-        lines += [f"| {_plain(c.cause)} | {_plain(c.reason)} |" for c in diagnosis.cleared]
+        lines += [f"| {plain(c.cause)} | {plain(c.reason)} |" for c in diagnosis.cleared]
         lines.append("")
     return "\n".join(lines)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that Markdown takes literally."""
     cleaned = " ".join(text.split())
     for sign in "\\`*_[]<>|#":

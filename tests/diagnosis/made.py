@@ -32,7 +32,7 @@ def evaluation(
     folder: Path = Path("runs/trial"),
 ) -> Evaluation:
     """Every figure of a scenario is about its rate."""
-    given = dict.fromkeys(CATEGORIES, rates) if isinstance(rates, float) else rates
+    given = rates if isinstance(rates, Mapping) else dict.fromkeys(CATEGORIES, rates)
     own = {s: given.get(s, 0.9) for s in CATEGORIES}
     spread = [0.02 * (n - PROMPTS // 2) for n in range(PROMPTS)]
     only = {t.metric: t.scenario for t in TARGETS if t.metric != "consistency"}

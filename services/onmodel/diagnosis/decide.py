@@ -7,6 +7,12 @@ from onmodel.diagnosis.diagnose import Diagnosis, Finding
 from onmodel.diagnosis.journal import Choice, Decision, Step
 from onmodel.diagnosis.project import Project
 
+_INSTEAD: dict[Step, str] = {
+    "augment": "Without a film: what the set has is cropped, widened and shown more often.",
+    "mix": "Without a film: what little there is is shown more often.",
+}
+"""What is done where new pictures are asked for and there is no film to take them from."""
+
 
 def decide(
     number: int,
@@ -63,11 +69,12 @@ def _choose(finding: Finding, analysis: Analysis, project: Project, tried: Colle
     ways = _ways(finding, analysis, project)
     if not ways:
         return base.model_copy(update={"why": _lacking(finding, project)})
-    allowed = [way for way in ways if way in project.allowed]
+    allowed: list[Step] = [way for way in ways if way in project.allowed]
     if not allowed:
         why = f"`allowed` of the project names none of {', '.join(ways)}"
         return base.model_copy(update={"action": "not allowed", "why": why})
-    return base.model_copy(update={"action": "applied", "step": allowed[0], "why": finding.fix})
+    why = _INSTEAD.get(allowed[0], "") if finding.kind == "extract" else ""
+    return base.model_copy(update={"action": "applied", "step": allowed[0], "why": why or finding.fix})
 
 
 def _ways(finding: Finding, analysis: Analysis, project: Project) -> list[Step]:

@@ -14,6 +14,7 @@ from onmodel.diagnosis.next_trial import next_config
 from onmodel.diagnosis.project import Project
 from onmodel.diagnosis.run import Request, run_diagnosis
 from onmodel.diagnosis.sources import Names
+from onmodel.evaluation.choice import choose
 from onmodel.evaluation.compare import ALL, HEADLINE, compare
 from onmodel.evaluation.evaluate import evaluate
 from onmodel.evaluation.record import RESULT_FILE as EVALUATION_FILE
@@ -103,7 +104,7 @@ def _decide(number: int, journal: Journal, results: Sequence[Result], shop: Work
     dataset = Path(best.dataset) if best is not None else project.dataset
     analysis = shop.analyze(dataset)
     references = pictures_in(project.references, "reference")
-    trial = open_trial(Path(best.checkpoint), trigger=project.trigger) if best is not None else None
+    trial = open_trial(Path(best.trial), trigger=project.trigger) if best is not None else None
     request = Request(
         out=journal.round(number) / "diagnosis",
         trial=trial,
@@ -148,7 +149,7 @@ def _run(decision: Decision, journal: Journal, results: Sequence[Result], shop: 
     done = train(config, num_workers=shop.project.num_workers)
     if not done.checkpoints:
         raise UserError(f"{done.trial_dir}: training left no checkpoint; look at its metrics and problems")
-    folder, evaluation = _evaluate(done.checkpoints, journal, shop)
+    folder, evaluation, recommended = _evaluate(done.checkpoints, journal, shop)
     before = results[results[-1].best - 1] if results else None
     verdict, sentence = _verdict(decision.number, evaluation, before)
     better = before is None or verdict == Verdict.BETTER.value
@@ -166,6 +167,7 @@ def _run(decision: Decision, journal: Journal, results: Sequence[Result], shop: 
         evaluation=str(folder),
         headline=evaluation.overall[HEADLINE],
         targets=evaluation.targets,
+        recommended=recommended,
         verdict=verdict,
         best=decision.number if better else results[-1].best,
         sentence=sentence,
@@ -216,8 +218,12 @@ def _balanced(config: TrainConfig) -> TrainConfig:
     return validate(TrainConfig, value, "the balanced trial")
 
 
-def _evaluate(checkpoints: Sequence[Path], journal: Journal, shop: Workshop) -> tuple[Path, Evaluation]:
-    """Draw and measure: some checkpoints at full strength, the last at every scale."""
+def _evaluate(checkpoints: Sequence[Path], journal: Journal, shop: Workshop) -> tuple[Path, Evaluation, str]:
+    """Draw and measure: some checkpoints at full strength, the last at every scale.
+
+    Returns:
+        Folder and figures of the last at full strength, by which rounds are compared; and what to use of them all.
+    """
     project = shop.project
     suite = suite_of(project)
     options = Options(
@@ -234,7 +240,9 @@ def _evaluate(checkpoints: Sequence[Path], journal: Journal, shop: Workshop) -> 
     tasks += make_tasks(trials[-1:], suite, options, scales=others, output_dir=out) if others else []
     done = evaluate(tasks, suite, options, shop.services)
     last = len(trials) - 1
-    return tasks[last].folder, done[last]
+    name = done[last].checkpoint.removesuffix(".safetensors")
+    recommended = choose(done).reason if len(done) > 1 else f"{name} at 1 is all that was evaluated."
+    return tasks[last].folder, done[last], recommended
 
 
 def suite_of(project: Project) -> TestSuite:

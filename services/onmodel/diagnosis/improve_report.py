@@ -81,6 +81,7 @@ def _round(result: Result, decision: Decision | None, results: list[Result]) -> 
             }
             for name in CATEGORIES
         ],
+        "recommended": result.recommended,
         "trial": result.trial,
         "checkpoint": Path(result.checkpoint).name,
         "hash": result.checkpoint_hash[:12],
@@ -122,6 +123,7 @@ def _markdown(view: dict[str, Any]) -> str:
         lines += ["", f"## Round {each['number']}", "", plain(each["sentence"]), ""]
         lines += [*_choices(each), ""]
         lines += [f"- {plain(text)}" for text in each["made"]]
+        lines.append(f"- {plain(each['recommended'])}")
         lines += [f"- Trial {plain(each['trial'])}, {each['checkpoint']}, SHA-256 {each['hash']}"]
     if view["undone"] is not None:
         lines += ["", "## Decided, and nothing done", "", *_choices(view["undone"])]

@@ -87,6 +87,8 @@ class Result(Config):
     headline: Figure
     """Share of pictures on model over all scenarios."""
     targets: tuple[TargetResult, ...]
+    recommended: str
+    """A sentence: which checkpoint and strength to use of those that were evaluated, and why."""
     verdict: str
     """Against the best before: better, worse, not decided; first in round 1."""
     best: int

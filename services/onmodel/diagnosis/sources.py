@@ -90,11 +90,9 @@ def slots_of(sources: Sources, out: Path, names: Names) -> Mapping[str, str]:
     if dataset is None and analysis is not None:
         dataset = Path(analysis.dataset)
     last = judged(sources.evaluations) if sources.evaluations else None
-    earlier = sorted(trial.checkpoint.parent.glob(f"{trial.name}-*.safetensors"))[:-1] if trial is not None else []
     values: dict[str, str | Path | None] = {
         "trial": trial.checkpoint.parent if trial is not None else None,
         "checkpoint": trial.checkpoint if trial is not None else None,
-        "earlier": earlier[-1] if earlier else None,
         "config": trial.checkpoint.parent / CONFIG_FILE if trial is not None else None,
         "dataset": dataset,
         "analysis": names.analysis or out / "analysis.json",

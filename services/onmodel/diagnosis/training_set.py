@@ -88,7 +88,13 @@ def _kept(path: Path, key: str) -> MeasuredSet | None:
 
 def _identity(seen: Seen | ImageError, identity: Identity) -> float | None:
     """Of a character that is alone, unhidden and large enough to be judged."""
-    if isinstance(seen, ImageError) or not seen.crops or seen.characters != 1 or seen.hidden or seen.framing == "far":
+    if (
+        isinstance(seen, ImageError)
+        or not seen.crops
+        or seen.characters != 1
+        or seen.parts[0].hidden
+        or seen.framing == "far"
+    ):
         return None
     value = identity.characters(seen)[0]
     return None if value != value else round(value, 4)

@@ -75,6 +75,20 @@ def measured(own: float, other: float) -> MeasuredSet:
     return MeasuredSet(key="k", pictures=pictures, reference_nearest=tuple(0.5 + 0.02 * n for n in range(20)))
 
 
+def test_another_age_shows_in_the_build_where_the_scorer_sees_none() -> None:
+    """A child's head is a third larger for its body; which way round makes no difference."""
+    for own, other in ((0.27, 0.36), (0.36, 0.27)):
+        pictures = tuple(
+            MeasuredPicture(file=f"{n:03d}.png", identity=0.8, head_to_body=(own, other)[n >= 10] + 0.001 * (n % 5))
+            for n in range(20)
+        )
+        kept = MeasuredSet(key="k", pictures=pictures, reference_nearest=())
+        split = set_facts(kept, {f"{n:03d}.png": n >= 10 for n in range(20)}, None)["set.split_by_age"]
+        assert split.at == "head size for the body"
+        assert split.low < split.value < split.high
+        assert 0.25 < split.value < 0.32
+
+
 def test_pictures_of_another_age_are_no_strangers() -> None:
     minority = {f"{n:03d}.png": n >= 12 for n in range(20)}
     facts = set_facts(measured(0.8, 0.2), minority, None)

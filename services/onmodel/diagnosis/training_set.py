@@ -1,11 +1,13 @@
 """Does the training set show one character, and did the model copy it? Its pictures against held-back references."""
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from onmodel.core.config import Config, validate
 from onmodel.core.errors import ImageError, OnModelError
@@ -22,6 +24,8 @@ MOST = 400
 COPIED_QUANTILE = 0.95
 """A picture nearer to a training picture than this share of the references are is taken for a copy: of pictures that
 no training saw, one in twenty is as near."""
+SCHEMA = "1"
+"""Of what is kept: another one is measured again."""
 FEWEST = 8
 """Pictures from which a share, and references from which a quantile, is worth naming."""
 
@@ -33,6 +37,8 @@ class MeasuredPicture(Config):
     """Its name."""
     identity: float | None
     """Of its main character, 0 a stranger, 1 ours; None where there is none alone and whole in the picture."""
+    head_to_body: float | None = None
+    """Its head over its body; None where it is not seen from head to feet."""
 
 
 class MeasuredSet(Config):
@@ -59,8 +65,8 @@ def measure_set(
         ServiceError: a service fails.
     """
     chosen = [training[round(i)] for i in np.linspace(0, len(training) - 1, min(MOST, len(training)))]
-    stats = [f"{f}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in (*chosen, *references, *strangers)]
-    key = content_hash("\0".join([measured_with, *stats]).encode())
+    sizes = [f"{f}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in (*chosen, *references, *strangers)]
+    key = content_hash("\0".join([SCHEMA, measured_with, *sizes]).encode())
     known = _kept(keep, key)
     if known is not None:
         return known
@@ -70,7 +76,12 @@ def measure_set(
     found = MeasuredSet(
         key=key,
         pictures=tuple(
-            MeasuredPicture(file=f.name, identity=_identity(s, identity)) for f, s in zip(chosen, seen, strict=True)
+            MeasuredPicture(
+                file=f.name,
+                identity=_identity(s, identity),
+                head_to_body=s.head_to_body if isinstance(s, Seen) else None,
+            )
+            for f, s in zip(chosen, seen, strict=True)
         ),
         reference_nearest=tuple(round(float(v), 6) for v in nearest_cosine(_whole(shown), _whole(seen))),
     )
@@ -116,11 +127,11 @@ def set_facts(measured: MeasuredSet, minority: Mapping[str, bool], evaluation: E
     facts: dict[str, Fact] = {}
     known = {p.file: p.identity for p in measured.pictures if p.identity is not None}
     usual = [value for file, value in known.items() if not minority.get(file, False)]
-    other = [value for file, value in known.items() if minority.get(file, False)]
     if len(usual) >= FEWEST:
         facts["set.strangers"] = share_of(sum(value < RECOGNISED for value in usual), len(usual))
-    if min(len(usual), len(other)) >= FEWEST:
-        facts["set.split_by_age"] = _split(usual, other)
+    split = _split_by_age(measured, minority)
+    if split is not None:
+        facts["set.split_by_age"] = split
     if evaluation is not None and len(measured.reference_nearest) >= FEWEST and measured.pictures:
         limit = float(np.quantile(measured.reference_nearest, COPIED_QUANTILE))
         by_prompt: dict[int, list[float]] = {}
@@ -134,15 +145,34 @@ def set_facts(measured: MeasuredSet, minority: Mapping[str, bool], evaluation: E
     return facts
 
 
-def _split(usual: Sequence[float], other: Sequence[float]) -> Fact:
-    """Mean identity of the usual age less that of the others, with Welch's interval."""
-    from scipy import stats
+def _split_by_age(measured: MeasuredSet, minority: Mapping[str, bool]) -> Fact | None:
+    """How far pictures differ between the ages that their captions say: in identity or in build, whichever is surer.
 
-    found = stats.ttest_ind(usual, other, equal_var=False)
-    span = found.confidence_interval(0.95)
-    return Fact(
-        value=float(np.mean(usual) - np.mean(other)),
-        low=float(span.low),
-        high=float(span.high),
-        count=len(usual) + len(other),
-    )
+    Identity counts as the difference of means; build as the size of the log ratio of head over body, since a scorer may
+    take a child for the same person but no child has an adult's proportions.
+    """
+    picked: dict[str, Callable[[MeasuredPicture], float | None]] = {
+        "likeness to the references": lambda p: p.identity,
+        "head size for the body": lambda p: None if p.head_to_body is None else math.log(p.head_to_body),
+    }
+    found: list[Fact] = []
+    for name, pick in picked.items():
+        known = [(minority[p.file], value) for p in measured.pictures if p.file in minority for value in (pick(p),)]
+        usual = [value for other, value in known if not other and value is not None]
+        others = [value for other, value in known if other and value is not None]
+        if min(len(usual), len(others)) >= FEWEST:
+            # A child's head is larger for its body, an adult's smaller: either way the pictures differ.
+            found.append(_apart(usual, others, name))
+    return max(found, key=lambda fact: fact.low, default=None)
+
+
+def _apart(usual: Sequence[float], other: Sequence[float], name: str) -> Fact:
+    """Size of the difference of two means, with Welch's interval turned the same way."""
+    sign = 1.0 if np.mean(usual) >= np.mean(other) else -1.0
+    if len({*usual}) == 1 or len({*other}) == 1:
+        # No spread to estimate; a scorer that gives the very same number is not to be trusted with an interval.
+        return Fact(value=abs(usual[0] - other[0]), low=0.0, high=1.0, count=len(usual) + len(other), at=name)
+    span = stats.ttest_ind(usual, other, equal_var=False).confidence_interval(0.95)
+    ends = sorted((sign * float(span.low), sign * float(span.high)))
+    difference = sign * float(np.mean(usual) - np.mean(other))
+    return Fact(value=difference, low=ends[0], high=ends[1], count=len(usual) + len(other), at=name)

@@ -111,7 +111,7 @@ class Planted:
     """None: that of the seed."""
 
 
-STRONG: dict[str, Any] = {"learning_rate": 5e-3, "lr_scheduler": "constant"}
+STRONG: dict[str, Any] = {"learning_rate": 5e-3, "lr_scheduler": "constant_with_warmup"}
 PLANTED: dict[str, Planted] = {
     "mixed_ages": Planted("age_varies", two(other_age, 0.5)),
     "no_full_body": Planted("proportions_unstable", changed(close_up=0.45, medium=0.45, full_body=0.0, far=0.10)),

@@ -1,12 +1,15 @@
 """Facts: the same from inputs in any order, and numbers that can be told by hand."""
 
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 
 from onmodel.core.vocabulary import ShotType
 from onmodel.diagnosis.facts import analysis_facts, gap, trial_facts
+from onmodel.diagnosis.sources import Sources
 from onmodel.diagnosis.training_set import MeasuredPicture, MeasuredSet, set_facts
+from onmodel.evaluation.trial import Trial
 
 from .made import analysis, evaluation
 
@@ -67,6 +70,15 @@ def test_a_trigger_that_most_captions_lack_has_to_be_told() -> None:
     captions = {"zibo, a boy, close-up": 4, "a boy, close-up": 6}
     assert "captions.no_trigger" not in analysis_facts(analysis(captions))
     assert analysis_facts(analysis(captions), "zibo")["captions.no_trigger"].value == 60
+
+
+def test_the_trigger_is_the_one_that_was_asked_with_not_what_a_folder_is_called() -> None:
+    trial = Trial("t", Path("t/t-000001.safetensors"), "toybox", "my_folder", (), None)
+    said = analysis({"zibo, a boy, close-up": 10})
+    assert Sources(trial, (evaluation(0.5),), said).trigger == "zibo"
+    assert Sources(trial, (), said).trigger == "zibo"
+    assert Sources(trial, (), said, word="mirel").trigger == "mirel"
+    assert Sources(trial).trigger == "my_folder"
 
 
 def measured(own: float, other: float) -> MeasuredSet:

@@ -35,6 +35,8 @@ class Request:
     """Held-back pictures; without them the training set is not compared."""
     strangers: Sequence[Path] = ()
     """Pictures of others, such as what the base model drew for the same prompts."""
+    trigger: str | None = None
+    """The trigger word; None takes the evaluation's, or the captions'."""
     names: Names = field(default_factory=Names)
     notes: list[str] = field(default_factory=list[str])
     """Gets a sentence for each thing that could not be measured."""
@@ -55,7 +57,7 @@ def run_diagnosis(request: Request, services: Looking, measured_with: str) -> Di
             f"`onmodel evaluate {path}` first, or give --analysis"
         )
     out = request.out
-    sources = Sources(trial, request.evaluations, analysis, _measure(request, services, measured_with))
+    sources = Sources(trial, request.evaluations, analysis, _measure(request, services, measured_with), request.trigger)
     result = diagnose(
         sources.facts(),
         slots_of(sources, out, request.names),

@@ -10,7 +10,8 @@ from onmodel.core.config import Config
 from onmodel.core.errors import OnModelError
 from onmodel.dataset.ages import age_words
 from onmodel.dataset.analysis import Analysis
-from onmodel.dataset.mend import own_part
+from onmodel.dataset.audit import expect
+from onmodel.dataset.mend import Expected, own_part
 from onmodel.diagnosis.facts import Fact, age_groups, analysis_facts, judged, order, trial_facts
 from onmodel.diagnosis.training_run import training_facts
 from onmodel.diagnosis.training_set import MeasuredSet, set_facts
@@ -47,6 +48,8 @@ class Sources:
     evaluations: Sequence[Evaluation] = ()
     analysis: Analysis | None = None
     measured: MeasuredSet | None = None
+    word: str | None = None
+    """The trigger word, where the user gave it."""
 
     def facts(self) -> dict[str, Fact]:
         """Everything that rules may look at."""
@@ -64,9 +67,14 @@ class Sources:
 
     @property
     def trigger(self) -> str | None:
-        """The trial's trigger word, or the one that it was evaluated with."""
-        named = (e.trigger for e in self.evaluations if e.trigger)
-        return (self.trial.trigger if self.trial is not None else None) or next(named, None)
+        """The given trigger word, else the one of the evaluation, of most captions, or of the trial's metadata.
+
+        Metadata comes last: there trainers put what a folder is called, which need not be the word.
+        """
+        named = self.word or next((e.trigger for e in self.evaluations if e.trigger), None)
+        if named is None and self.analysis is not None:
+            named = expect([row.caption for row in self.analysis.rows], Expected()).trigger
+        return named or (self.trial.trigger if self.trial is not None else None)
 
 
 class Names(Config):

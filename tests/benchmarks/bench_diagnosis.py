@@ -232,6 +232,7 @@ class Bench:
             analysis=load(Analysis, folder / "analysis.json"),
             references=pictures_in(self.held_back(character), "reference"),
             strangers=sorted(drawn.glob("base-*/*.png")),
+            trigger=character,
             names=Names(references=self.held_back(character), analysis=folder / "analysis.json"),
         )
         return run_diagnosis(request, services, measured_with)

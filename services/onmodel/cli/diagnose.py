@@ -83,6 +83,7 @@ def command(
             analysis=known,
             references=own,
             strangers=pictures_in(impostors, "impostor") if impostors else sorted(drawn.glob("base-*/*.png")),
+            trigger=trigger,
             names=names,
         )
         result = run_diagnosis(request, looking, measured_with)

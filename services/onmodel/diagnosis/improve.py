@@ -112,6 +112,7 @@ def _decide(number: int, journal: Journal, results: Sequence[Result], shop: Work
         analysis=analysis,
         references=references,
         strangers=sorted(Path(best.evaluation).parent.glob("base-*/*.png")) if best is not None else (),
+        trigger=project.trigger,
         names=Names(references=project.references, film=project.film.files[0] if project.film is not None else None),
     )
     diagnosis = run_diagnosis(request, shop.services, shop.measured_with)

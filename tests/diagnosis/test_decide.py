@@ -1,5 +1,6 @@
 """What a round applies, with what a project has and allows; and what a journal keeps."""
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from onmodel.diagnosis.diagnose import diagnose
 from onmodel.diagnosis.facts import analysis_facts
 from onmodel.diagnosis.journal import Choice, Decision, Journal
 from onmodel.diagnosis.project import Project, load_project
+from onmodel.diagnosis.rules import rule_table
 from onmodel.diagnosis.sources import Names, Sources, slots_of
 
 from .made import analysis, fact
@@ -137,3 +139,14 @@ def test_paths_are_those_beside_the_project_file(tmp_path: Path) -> None:
     assert (found.dataset, found.output_dir) == (tmp_path / "d", tmp_path / "o")
     with pytest.raises(NotFoundError):
         load_project(tmp_path / "other.toml")
+
+
+def test_the_project_file_of_the_manual_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "diagnosis.md").read_text(encoding="utf-8")
+    block = page.split("```toml\n", 1)[1].split("```", 1)[0]
+    assert Project.model_validate(tomllib.loads(block)).film is not None
+
+
+def test_the_manual_names_every_rule() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "diagnosis.md").read_text(encoding="utf-8")
+    assert all(f"`{rule.id}`" in page for rule in rule_table().rule)

@@ -9,13 +9,17 @@ import pytest
 from onmodel.cli.main import load_verb
 from onmodel.core.errors import NotFoundError, UserError
 from onmodel.core.vocabulary import ShotType
+from onmodel.detection.config import DetectorConfig
 from onmodel.diagnosis.decide import decide
 from onmodel.diagnosis.diagnose import diagnose
 from onmodel.diagnosis.facts import analysis_facts
+from onmodel.diagnosis.fixes import WaitingForCuration, Workshop, curated
 from onmodel.diagnosis.journal import Choice, Decision, Journal
 from onmodel.diagnosis.project import Project, load_project
 from onmodel.diagnosis.rules import rule_table
 from onmodel.diagnosis.sources import Names, Sources, slots_of
+from onmodel.scoring.config import ScorerConfig
+from onmodel.serving.local import Services
 
 from .made import analysis, fact
 
@@ -150,3 +154,32 @@ def test_the_project_file_of_the_manual_is_one() -> None:
 def test_the_manual_names_every_rule() -> None:
     page = (Path(__file__).parents[2] / "docs" / "diagnosis.md").read_text(encoding="utf-8")
     assert all(f"`{rule.id}`" in page for rule in rule_table().rule)
+
+
+def test_a_person_is_asked_before_frames_are_taken(tmp_path: Path) -> None:
+    clusters, target = tmp_path / "clusters", tmp_path / "curated"
+    asked: list[str] = []
+
+    def shop(answer: bool | None) -> Workshop:
+        def ask(question: str) -> bool:
+            asked.append(question)
+            return bool(answer)
+
+        detector, scorer = DetectorConfig.preset("toybox"), ScorerConfig()
+        services = Services(None, {}, 1.0)
+        return Workshop(project(), services, detector, scorer, "", None if answer is None else ask)
+
+    with pytest.raises(UserError, match="no cluster is like the references"):
+        curated(shop(None), clusters, target)
+    own = clusters / "zibo"
+    own.mkdir(parents=True)
+    (own / "1.png").write_bytes(b"")
+    assert curated(shop(None), clusters, target) == own
+    assert not asked
+    assert curated(shop(True), clusters, target) == own
+    assert "1 frames are grouped as zibo" in asked[0]
+    with pytest.raises(WaitingForCuration, match=f"onmodel curate {clusters} --output-dir {target}"):
+        curated(shop(False), clusters, target)
+    target.mkdir()
+    assert curated(shop(False), clusters, target) == target, "what a person wrote is taken, and nobody asked again"
+    assert len(asked) == 2

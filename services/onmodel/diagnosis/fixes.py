@@ -1,5 +1,6 @@
 """The steps that mend a dataset: captions put right, frames taken from a film, gaps filled."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -174,9 +175,9 @@ def curated(shop: Workshop, clusters: Path, target: Path) -> Path:
         count = len(load_dataset(own).pictures) if own.is_dir() else 0
         question = f"{count} frames are grouped as {shop.project.trigger} in {clusters}. Take them without curation?"
         if not shop.ask(question):
+            command = shlex.join(["onmodel", "curate", str(clusters), "--output-dir", str(target)])
             raise WaitingForCuration(
-                f"{clusters}: waits for curation; run `onmodel curate {clusters} --output-dir {target}`, write the set "
-                "there, and run `onmodel improve` again"
+                f"{clusters}: waits for curation; run `{command}`, write the set there, and run `onmodel improve` again"
             )
     if not own.is_dir():
         raise UserError(f"{clusters}: no cluster is like the references; give --film references of the same look")

@@ -119,7 +119,7 @@ PLANTED: dict[str, Planted] = {
         "too_strong",
         config={
             "network": {"network_dim": 64, "network_alpha": 64.0},
-            "optimizer": STRONG,
+            "optimizer": {**STRONG, "learning_rate": 2.5e-3},
             "data": {"caption_dropout_rate": 0.0},
             "advanced": {"min_snr_gamma": None},
         },

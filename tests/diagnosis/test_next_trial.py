@@ -1,5 +1,7 @@
 """The next trial's config is this one's with what a finding changes, and nothing else."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +10,8 @@ from onmodel.core.config import validate
 from onmodel.core.errors import UserError
 from onmodel.diagnosis.next_trial import next_config
 from onmodel.diagnosis.rules import Change
-from onmodel.training.config import TrainConfig
+from onmodel.diagnosis.training_run import training_facts
+from onmodel.training.config import TrainConfig, to_toml
 
 
 def config(**sections: Any) -> TrainConfig:
@@ -60,3 +63,15 @@ def test_an_epoch_to_end_at_takes_the_place_of_steps() -> None:
 def test_a_change_that_no_config_can_take_is_refused() -> None:
     with pytest.raises(UserError, match="next trial t"):
         next_config(config(), [Change(key="network.network_rank", set=4)], "t")
+
+
+def test_a_loss_that_rose_is_told_from_one_that_fell(tmp_path: Path) -> None:
+    for name, losses in (("fell", [0.08] * 40 + [0.06] * 40), ("rose", [0.1] * 40 + [0.8] * 40), ("short", [0.1] * 9)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.toml").write_text(to_toml(config()))
+        (folder / "metrics.jsonl").write_text("".join(json.dumps({"loss": loss}) + "\n" for loss in losses))
+    assert training_facts(tmp_path / "fell")["training.loss_rise"].value == pytest.approx(0.75)
+    assert training_facts(tmp_path / "rose")["training.loss_rise"].value == pytest.approx(8.0)
+    assert "training.loss_rise" not in training_facts(tmp_path / "short")
+    assert training_facts(tmp_path / "nothing") == {}

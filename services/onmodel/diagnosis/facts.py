@@ -12,7 +12,7 @@
 | `scale.lower.<figure>` | the figure at the best lower LoRA scale less that at full strength; `scale.higher` alike |
 | `epoch.earlier.<figure>` | the figure of the best earlier checkpoint less that of the last; `.epoch` is its epoch |
 | `epoch.rise.<figure>` | the figure of the last checkpoint less that of the one before |
-| `training.<key>` | of the run: showings of each picture, steps, rank, learning rate |
+| `training.<key>` | of the run: showings of each picture, steps, rank, learning rate, rise of the loss |
 | `set.<key>` | of the training pictures against references: `strangers`, `split_by_age`, `copied` |
 
 Differences are paired prompt by prompt on the same noise.

@@ -80,7 +80,7 @@ def _written(value: float, unit: str) -> str:
         return f"{value:.0f} %"
     if unit == "share":
         return f"{100 * value:.0f} %"
-    return f"{value:.0f} times" if unit == "times" else f"{value:g}"
+    return f"{value:.3g} times" if unit == "times" else f"{value:g}"
 
 
 class Change(Config):

@@ -10,6 +10,9 @@ from onmodel.training.config import TrainConfig, load_train_config
 from onmodel.training.job import CONFIG, DATASET, METRICS, read_metrics
 from onmodel.training.stages import resolve_stages
 
+FEWEST_STEPS = 4
+"""Steps of a tenth of the run from which its mean loss is worth naming: a step's own is noisy."""
+
 
 def read_config(trial_dir: Path) -> TrainConfig | None:
     """The trial's resolved config; None where the folder is not one of `onmodel train`."""
@@ -18,7 +21,7 @@ def read_config(trial_dir: Path) -> TrainConfig | None:
 
 
 def training_facts(trial_dir: Path) -> dict[str, Fact]:
-    """`training.steps`, `.showings`, `.pictures`, `.rank` and `.learning_rate` (the highest of the stages).
+    """`training.steps`, `.showings`, `.pictures`, `.rank`, `.learning_rate` (the highest of the stages), `.loss_rise`.
 
     Empty where the folder holds no trial of `onmodel train`.
     """
@@ -29,7 +32,11 @@ def training_facts(trial_dir: Path) -> dict[str, Fact]:
         "training.rank": exact(config.network.network_dim),
         "training.learning_rate": exact(max(s.config.optimizer.learning_rate for s in resolve_stages(config))),
     }
-    steps = len(read_metrics(trial_dir / METRICS))
+    losses = [float(step["loss"]) for step in read_metrics(trial_dir / METRICS)]
+    steps, tenth = len(losses), len(losses) // 10
+    if tenth >= FEWEST_STEPS:
+        first, last = (sum(part) / tenth for part in (losses[:tenth], losses[-tenth:]))
+        facts["training.loss_rise"] = exact(last / max(first, 1e-12), tenth)
     shown = _pictures(trial_dir / DATASET)
     if steps and shown:
         batch = config.training.train_batch_size * config.training.gradient_accumulation_steps

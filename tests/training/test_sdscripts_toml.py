@@ -163,7 +163,7 @@ def test_settings_that_others_leave_idle_are_said(tmp_path: Path) -> None:
 
 def known_arguments() -> dict[str, list[str]]:
     """The list of sd-scripts' own keys, by what they are of."""
-    lines = (Path(__file__).parent / "keys" / "sdscripts_arguments.txt").read_text().splitlines()
+    lines = (Path(__file__).parent / "sdscripts_arguments.txt").read_text().splitlines()
     found: dict[str, list[str]] = {}
     for line in lines:
         if line.startswith("["):

@@ -44,6 +44,19 @@ SUITE = """
  "scenarios": {"close_up": ["{trigger}, a {class}, close-up, plain background", "close-up of {trigger}, in a park"],
                "full_body": ["{trigger}, a {class}, full body shot, standing", "{trigger}, full body shot, walking"]}}
 """
+ABLATION = """
+base = "trial_1.toml"
+[ablation]
+name = "ablation"
+include_base = true
+[[variant]]
+name = "higher_rank"
+[variant.network]
+network_dim = 8
+[evaluation]
+test_suite = "suite.json"
+references = "references"
+"""
 
 
 def commands() -> list[str]:
@@ -87,6 +100,7 @@ def workspace(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     for name, data in (("trial_1", "my_character"), ("trial_2", "my_character_filled")):
         (tmp_path / f"{name}.toml").write_text(TRIAL.format(name=name, data=data))
     (tmp_path / "suite.json").write_text(SUITE)
+    (tmp_path / "ablation.toml").write_text(ABLATION)
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -112,5 +126,6 @@ def test_every_command_runs(workspace: tuple[Path, dict[str, str]]) -> None:
     assert (folder / "analysis.html").stat().st_size > 10_000
     assert (folder / "comparison.html").stat().st_size > 10_000
     assert list((folder / "runs" / "trial_1").glob("*.safetensors"))
+    assert (folder / "runs" / "ablation" / "report.html").stat().st_size > 10_000
     assert list((folder / "frames").glob("*.png"))
     assert load_dataset(folder / "merged").pictures

@@ -20,6 +20,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "curation": {"core", "common", "dataset", "detection", "film", "scoring", "serving", "toybox"},
     "training": {"core", "common", "dataset", "detection", "scoring", "serving", "toybox"},
     "evaluation": {"core", "common", "training", "dataset", "detection", "scoring", "serving", "toybox"},
+    "ablation": {
+        "core",
+        "common",
+        "evaluation",
+        "training",
+        "dataset",
+        "detection",
+        "scoring",
+        "serving",
+        "toybox",
+    },
     "diagnosis": {
         "core",
         "common",
@@ -34,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "toybox",
     },
     "cli": {
+        "ablation",
         "core",
         "common",
         "curation",
@@ -50,6 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 RAY_ADAPTERS = {
+    "ablation/ray_tune.py",
     "detection/app.py",
     "evaluation/ray_draw.py",
     "film/ray_data.py",

@@ -1,5 +1,6 @@
 """The cache of encoded arrays: few files, read by memory map, shared, and safe when broken."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from onmodel.core.files import content_hash
 from onmodel.training import store
-from onmodel.training.store import ArrayCache, kept_on_the_way
+from onmodel.training.store import ArrayCache, kept_on_the_way, one_at_a_time
 
 
 def key(number: int) -> str:
@@ -105,3 +106,28 @@ def test_much_is_written_before_the_end_and_an_interrupt_loses_nothing(
         raise KeyboardInterrupt
     again = ArrayCache(tmp_path)
     assert all(again.get(key(number)) is not None for number in range(25))
+
+
+def test_who_comes_second_waits_and_then_has_the_folder(tmp_path: Path) -> None:
+    waited: list[int] = []
+    events: list[str] = []
+    told = threading.Event()
+
+    def waiting(seconds: int) -> None:
+        waited.append(seconds)
+        told.set()
+
+    def second() -> None:
+        with one_at_a_time(tmp_path / "cache", waiting):
+            events.append("second")
+
+    thread = threading.Thread(target=second)
+    with one_at_a_time(tmp_path / "cache", waited.append):
+        thread.start()
+        assert told.wait(30)
+        events.append("first")
+    thread.join(30)
+    assert events == ["first", "second"]
+    assert waited[0] == 1
+    with one_at_a_time(None, waited.append), one_at_a_time(None, waited.append):
+        events.append("nothing is shared")

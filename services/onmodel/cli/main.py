@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "augment": ("onmodel.cli.augment:command", "Fill gaps with crops and captions made from what is there."),
     "merge": ("onmodel.cli.merge:command", "Put sets together to a target mix."),
     "train": ("onmodel.cli.train:command", "Train one LoRA trial from a TOML file."),
+    "ablate": ("onmodel.cli.ablate:command", "Train variants of one config at once and compare them."),
     "evaluate": (
         "onmodel.cli.evaluate:command",
         "Make test pictures of checkpoints and measure every scenario.",

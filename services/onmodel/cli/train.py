@@ -1,17 +1,12 @@
 """`onmodel train`: one LoRA trial on Ray Train."""
 
 import json
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from onmodel.core.errors import UserError
-
-if TYPE_CHECKING:
-    from onmodel.evaluation.samples import SamplePictures
-    from onmodel.training.config import TrainConfig
 
 
 def command(
@@ -49,6 +44,7 @@ def command(
         return
     if config is None:
         raise UserError("give a training TOML, --inspect FILE, or --merge FILE --into BASE --output-dir DIR")
+    from onmodel.evaluation.samples import samples_of
     from onmodel.training.config import load_train_config, to_toml
     from onmodel.training.run import train, with_epochs
     from onmodel.training.sources import with_dataset_config
@@ -66,7 +62,7 @@ def command(
         resume=resume,
         stage=stage,
         max_failures=max_failures,
-        samples=_samples(settings),
+        samples=samples_of(settings),
     )
     for problem in result.problems:
         typer.echo(f"left out: {problem}", err=True)
@@ -83,21 +79,6 @@ def command(
     if result.problems:
         typer.echo(f"{len(result.problems)} picture(s) could not be read and were left out", err=True)
     typer.echo(str(result.checkpoints[-1] if result.checkpoints else result.trial_dir))
-
-
-def _samples(settings: "TrainConfig") -> "SamplePictures | None":
-    """What `sample_prompts` names, with the trigger word that the dataset's folders or captions show."""
-    if settings.training.sample_prompts is None:
-        return None
-    from onmodel.dataset.folder import load_dataset
-    from onmodel.evaluation.samples import load_samples
-    from onmodel.evaluation.trial import guess_trigger
-
-    pictures = load_dataset(settings.data.source).pictures
-    named = {picture.class_tokens.split()[0] for picture in pictures if picture.class_tokens}
-    tags = Counter(tag.strip() for picture in pictures for tag in picture.caption.split(","))
-    trigger = named.pop() if len(named) == 1 else guess_trigger(json.dumps({"": tags}))
-    return load_samples(settings.training.sample_prompts, trigger)
 
 
 def _inspect(file: Path, *, as_json: bool) -> None:

@@ -4,7 +4,9 @@ A prompt line is a prompt and options: `--n` negative prompt, `--w` and `--h` si
 `--s` steps. Lines that are empty or begin with `#` are left out.
 """
 
+import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,8 +15,11 @@ from typing import Any
 
 from onmodel.core.config import validate
 from onmodel.core.errors import NotFoundError, UserError
+from onmodel.dataset.folder import load_dataset
 from onmodel.evaluation.generate import DrawingModel, Planned, generate
 from onmodel.evaluation.suite import PACKAGED, Prompt, TestSuite, load_suite
+from onmodel.evaluation.trial import guess_trigger
+from onmodel.training.config import TrainConfig
 
 _OPTION = re.compile(r"\s--(\w+)\s+")
 _OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
@@ -100,6 +105,21 @@ def load_samples(name_or_path: str, trigger: str | None = None) -> SamplePicture
     if not samples:
         raise UserError(f"sample_prompts {path}: holds no prompt line; write some")
     return SamplePictures(tuple(samples))
+
+
+def samples_of(config: TrainConfig) -> SamplePictures | None:
+    """What a config's `sample_prompts` names, with the trigger word that the dataset's folders or captions show.
+
+    Raises:
+        UserError: as `load_samples`, or no dataset there.
+    """
+    if config.training.sample_prompts is None:
+        return None
+    pictures = load_dataset(config.data.source).pictures
+    named = {picture.class_tokens.split()[0] for picture in pictures if picture.class_tokens}
+    tags = Counter(tag.strip() for picture in pictures for tag in picture.caption.split(","))
+    trigger = named.pop() if len(named) == 1 else guess_trigger(json.dumps({"": tags}))
+    return load_samples(config.training.sample_prompts, trigger)
 
 
 def _templates(suite: TestSuite) -> list[str]:

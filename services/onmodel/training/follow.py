@@ -31,7 +31,7 @@ def following(trial_dir: Path, name: str) -> Generator[None, None, None]:
         task = progress.add_task(f"{name}: starting", total=None, note="")
 
         def refresh() -> None:
-            phase, step = _phase(trial_dir / PROGRESS), _last_step(trial_dir / METRICS)
+            phase, step = read_phase(trial_dir / PROGRESS), last_step(trial_dir / METRICS)
             if phase.get("what") == "training" and step is not None:
                 note = f"epoch {step['epoch']}  loss {step['loss']:.4f}"
                 total = step["total_steps"]
@@ -54,15 +54,16 @@ def following(trial_dir: Path, name: str) -> Generator[None, None, None]:
             refresh()
 
 
-def _phase(file: Path) -> dict[str, Any]:
+def read_phase(file: Path) -> dict[str, Any]:
+    """What a run does now, as its first worker wrote it down: `what`, `done` and `total`; empty where none is on."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
 
-def _last_step(file: Path) -> dict[str, Any] | None:
-    """The last whole line of the metrics, read from the file's end: runs have many thousand steps."""
+def last_step(file: Path) -> dict[str, Any] | None:
+    """The last whole line of a `metrics.jsonl`, read from the file's end: runs have many thousand steps."""
     try:
         with file.open("rb") as stream:
             stream.seek(0, 2)

@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from onmodel.core.errors import InternalError, NotFoundError, UserError
 from onmodel.core.files import write_text
@@ -13,7 +15,18 @@ from onmodel.core.progress import console
 from onmodel.training.checkpoint import copy_state
 from onmodel.training.config import TrainConfig, load_train_config, to_toml
 from onmodel.training.follow import following
-from onmodel.training.job import CONFIG, DATASET, METRICS, PROBLEMS, PROGRESS, STATE, Job, Samples, read_metrics
+from onmodel.training.job import (
+    CONFIG,
+    DATASET,
+    METRICS,
+    PROBLEMS,
+    PROGRESS,
+    STATE,
+    Job,
+    Samples,
+    TrainingPicture,
+    read_metrics,
+)
 from onmodel.training.locate import locate_model, locate_vae
 from onmodel.training.logs import chosen
 from onmodel.training.masks import check_masks, with_masks
@@ -49,6 +62,7 @@ def train(
     stage: str | None = None,
     max_failures: int = 3,
     samples: Samples | None = None,
+    on_epoch: Callable[[int], None] | None = None,
 ) -> TrialResult:
     """Train one trial, shown on standard error as it goes; a killed one of the same name goes on where it was.
 
@@ -60,6 +74,7 @@ def train(
         stage: train this one alone, from the end of the one before.
         max_failures: how often workers that died are started again, from the last state.
         samples: what the config's `sample_prompts` names.
+        on_epoch: called with each epoch that left a checkpoint, in the process that trains: with `num_workers` 0 alone.
 
     Raises:
         UserError, NotFoundError: a wrong config, dataset, base model or state; a loss that is not finite.
@@ -73,18 +88,7 @@ def train(
         config = with_epochs(config, epochs, stage)
     config, resume = _weights_or_state(with_dataset_config(config), resume)
     alone = None if stage is None else stage_index(config, stage)
-    locate_model(config.model.pretrained_model_name_or_path)
-    if config.model.vae is not None:
-        locate_vae(config.model.vae)
-    if config.network.network_weights and not Path(config.network.network_weights).exists():
-        raise NotFoundError(f"{config.network.network_weights}: no such LoRA file; check the path")
-    chosen(config)
-    for each in resolve_stages(config):
-        check_optimizer(each.config.optimizer.optimizer_type, each.config.optimizer.optimizer_args)
-    cache = cache_dir() if config.data.cache_latents_to_disk else None
-    pictures = load_pictures(config, cache)
-    check_masks(config.data, pictures)
-    pictures = with_masks(pictures, config.data)
+    pictures = checked_pictures(config)
     content = dataset_hash(pictures)
     trial_dir = config.trial_dir.resolve()
     for found, solved in zip(resolve_stages(config), solve_mixes(config, pictures), strict=True):
@@ -100,7 +104,7 @@ def train(
             trial_dir=trial_dir,
             pictures=tuple(pictures),
             dataset_hash=content,
-            cache_dir=cache,
+            cache_dir=_cache_of(config),
             started=time.time(),
             batch=start.facts.batch if start.facts else config.training.train_batch_size * max(1, num_workers),
             first_stage=alone or 0,
@@ -109,8 +113,31 @@ def train(
         )
         _write_facts(job)
         _take_up(start, trial_dir / STATE)
-        _run(job, num_workers, max_failures)
+        _run(job, num_workers, max_failures, on_epoch)
     return read_trial(trial_dir)
+
+
+def checked_pictures(config: TrainConfig) -> list[TrainingPicture]:
+    """The pictures of `config`, after a look at all that can be found wrong with it before anything is started.
+
+    Raises:
+        UserError, NotFoundError: a wrong dataset, base model, optimizer, logger or LoRA file to start from.
+    """
+    locate_model(config.model.pretrained_model_name_or_path)
+    if config.model.vae is not None:
+        locate_vae(config.model.vae)
+    if config.network.network_weights and not Path(config.network.network_weights).exists():
+        raise NotFoundError(f"{config.network.network_weights}: no such LoRA file; check the path")
+    chosen(config)
+    for each in resolve_stages(config):
+        check_optimizer(each.config.optimizer.optimizer_type, each.config.optimizer.optimizer_args)
+    pictures = load_pictures(config, _cache_of(config))
+    check_masks(config.data, pictures)
+    return with_masks(pictures, config.data)
+
+
+def _cache_of(config: TrainConfig) -> Path | None:
+    return cache_dir() if config.data.cache_latents_to_disk else None
 
 
 def with_epochs(config: TrainConfig, epochs: int, stage: str | None) -> TrainConfig:
@@ -156,13 +183,13 @@ def _say(text: str) -> None:
     console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-def _run(job: Job, num_workers: int, max_failures: int) -> None:
+def _run(job: Job, num_workers: int, max_failures: int, on_epoch: Callable[[int], None] | None) -> None:
     try:
         with following(job.trial_dir, job.config.training.output_name):
             if num_workers == 0:
                 from onmodel.training.worker import run_job
 
-                run_job(job, _InProcess())
+                run_job(job, _InProcess(on_epoch))
                 return
             from onmodel.training import ray_train
 
@@ -175,16 +202,18 @@ def _run(job: Job, num_workers: int, max_failures: int) -> None:
 class _InProcess:
     """This process as a training worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_epoch: Callable[[int], None] | None) -> None:
         import torch
 
         from onmodel.training.loop import Alone, Workers
 
         self.workers: Workers = Alone()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._on_epoch = on_epoch
 
-    def report(self, metrics: dict[str, object]) -> None:
-        return
+    def report(self, metrics: dict[str, Any]) -> None:
+        if self._on_epoch is not None:
+            self._on_epoch(int(metrics["epoch"]))
 
 
 def cache_dir() -> Path:

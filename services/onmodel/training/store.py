@@ -7,7 +7,8 @@ becomes a segment an array shape, and where many small ones gather they are join
 """
 
 import contextlib
-from collections.abc import Generator
+import itertools
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -160,3 +162,29 @@ def kept_on_the_way(cache: ArrayCache) -> Generator[None]:
         yield
     finally:
         cache.flush()
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder: Path | None, waiting: Callable[[int], None]) -> Generator[None]:
+    """Hold `folder` for the block: of several runs on the same pictures one encodes, the others then find it done.
+
+    The lock goes with its process, however that ends. Without a folder nothing is shared and nobody waits.
+
+    Args:
+        waiting: called once a second of waiting, with the seconds.
+    """
+    if folder is None:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    for seconds in itertools.count(1):
+        try:
+            lock.acquire(timeout=1)
+            break
+        except Timeout:
+            waiting(seconds)
+    try:
+        yield
+    finally:
+        lock.release()

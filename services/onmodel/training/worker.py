@@ -18,7 +18,7 @@ from onmodel.training.loop import StepReport, Trainer, Workers
 from onmodel.training.lora_file import read_lora
 from onmodel.training.masks import prepare_masks
 from onmodel.training.pipeline import load_pipeline
-from onmodel.training.store import ArrayCache
+from onmodel.training.store import ArrayCache, one_at_a_time
 from onmodel.training.writer import Writer
 
 PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -131,6 +131,17 @@ def _silent(what: str, done: int, total: int) -> None:
 
 
 def _prepare(job: Job, host: Host, family: Family, progress: Callable[[str, int, int], None]) -> TrainingData:
+    """Latents, captions and masks; one run at a time, as its first worker sees to."""
+
+    def waiting(seconds: int) -> None:
+        progress("waiting for another run that encodes pictures", seconds, 0)
+
+    with one_at_a_time(job.cache_dir if host.workers.rank == 0 else None, waiting):
+        host.workers.barrier()
+        return _encode(job, host, family, progress)
+
+
+def _encode(job: Job, host: Host, family: Family, progress: Callable[[str, int, int], None]) -> TrainingData:
     captions = not job.config.network.trains_text
     # Without a folder to share, each worker encodes everything for itself.
     shared = job.cache_dir is not None

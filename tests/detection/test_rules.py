@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from onmodel.core.images import RGB
@@ -185,6 +185,7 @@ things = st.builds(
 @given(
     st.lists(figures, min_size=1, max_size=3), st.lists(things, max_size=2), st.sampled_from([2, 3, 5]), st.booleans()
 )
+@example([standing(20.0, 4.75, 3.0, 20.0), standing(20.0, 4.75, 3.0, 24.0)], [], 5, False)  # twins beside the middle
 def test_size_in_pixels_does_not_count(people: list[Instance], front: list[Box], factor: int, full: bool) -> None:
     image = busy() if full else PLAIN
     small = seen(*people, occluders=tuple(front))

@@ -41,7 +41,7 @@ class _Host:
         dist.barrier()
 
 
-def fit(job: Job, num_workers: int, max_failures: int) -> None:
+def fit(job: Job, num_workers: int, max_failures: int, on_epoch: object) -> None:
     """Train `job` with so many processes; takes the place of `run._run`."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "job").write_bytes(pickle.dumps(job))

@@ -50,7 +50,7 @@ check: setup
 # Two at a time, a file each: most tests that start a cluster wait half their time. One thread each, since two
 # processes with two threads each are slower on two cores.
 test: setup debian-test check
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # Every benchmark prints `name | value | target | met`; ratios against a peer or a limit, taken in one run.
 bench: setup

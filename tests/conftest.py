@@ -37,6 +37,14 @@ def browser() -> Generator[Any]:
         opened.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Encoded pictures of the tests do not land in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONMODEL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that start clusters first: they take longest, and side by side nothing may be left to wait for one."""
     slow = {item.path for item in items if item.get_closest_marker("ray") is not None}

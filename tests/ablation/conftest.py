@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -43,14 +42,6 @@ def toy_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "toy"
     make_dataset(folder, HELD_OUT["zibo"], 12, TRIAL_SHARES, seed=3, size=64, trigger="zibo")
     return folder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Encoded pictures of the tests do not land in the user's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ONMODEL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture

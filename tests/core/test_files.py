@@ -67,3 +67,13 @@ def test_tree_hash_sees_names_and_bytes(tmp_path: Path) -> None:
     second = files.tree_hash(tmp_path)
     (tmp_path / "b").write_text("2")
     assert len({first, second, files.tree_hash(tmp_path)}) == 3
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "deeper").mkdir()
+    for name in (".zork.safetensors.abc.part", "kept.part", ".hidden", "deeper/.in.x.part"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / ".zork-000001.x.part").mkdir()
+    files.remove_asides(tmp_path, tmp_path / "absent")
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == [".hidden", "deeper", "deeper/.in.x.part", "kept.part"]

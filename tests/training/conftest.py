@@ -40,14 +40,6 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_dataset(tmp_path_factory.mktemp("data") / "set")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Encoded pictures of the tests do not land in the user's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ONMODEL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture
 def make_config(tiny_pipeline: Path, tiny_dataset: Path, tmp_path: Path) -> MakeConfig:
     """A config over the tiny pipeline and dataset; keyword arguments change keys of sections."""

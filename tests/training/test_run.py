@@ -95,7 +95,11 @@ def test_a_killed_run_goes_on_and_ends_as_if_never_killed(
     folder = config.trial_dir
     assert len(read_metrics(folder / METRICS)) == 9
     assert not [path.name for path in folder.rglob("*.part*")]
+    # What a process leaves that had no time to clear up.
+    (folder / "peft" / ".killed-000002.abc.part").mkdir(parents=True)
+    (folder / ".killed-000002.safetensors.abc.part").write_text("half")
     resumed = run.train(config, num_workers=0)
+    assert not [path.name for path in folder.rglob("*.part*")]
     assert resumed.losses == whole.losses
     mine, theirs = weights(resumed.checkpoints[-1]), weights(whole.checkpoints[-1])
     assert mine.keys() == theirs.keys()

@@ -11,7 +11,8 @@ from onmodel.ablation.variant import Task, training_loss, validation_loss
 from onmodel.ablation.variants import Ablation
 from onmodel.core.config import Config
 from onmodel.core.files import write_text
-from onmodel.evaluation.compare import ALL, HEADLINE, Comparison, compare, met
+from onmodel.evaluation.compare import Comparison, compare, met
+from onmodel.evaluation.metrics import ALL, HEADLINE
 from onmodel.evaluation.observe import Looking
 from onmodel.evaluation.report import write_report
 from onmodel.evaluation.statistics import Verdict

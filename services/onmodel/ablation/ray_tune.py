@@ -13,9 +13,7 @@ import logging
 import os
 import shutil
 import signal
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,10 +29,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from onmodel.ablation.config import SearchSection
 from onmodel.ablation.record import Record, Rung, Status, write_record
 from onmodel.ablation.variant import Task, run_variant
+from onmodel.core.beside import beside
 from onmodel.core.errors import UserError
 from onmodel.training.ray_train import check_resources
 
-POLL_S = 0.25
 _SETTINGS = {
     # Relative paths of a training config mean the folder that the command was given in.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -112,7 +110,8 @@ def run_tasks(
         ),
     )
     try:
-        _fit(tuner, poll)
+        # In the main thread Tune would take Ctrl-C for itself and finish at leisure.
+        beside("ray-tune-fit", tuner.fit, poll)
     finally:
         shutil.rmtree(storage, ignore_errors=True)
 
@@ -196,26 +195,6 @@ class _Outcomes(TrialProgressCallback):
 
     def _task(self, trial: Any) -> Task:
         return self._tasks[trial.config["variant"]]
-
-
-def _fit(tuner: tune.Tuner, poll: Callable[[], None]) -> None:
-    """`tuner.fit()` beside the main thread: in it, Tune would take Ctrl-C for itself and finish at leisure."""
-    outcome: Future[None] = Future()
-
-    def work() -> None:
-        try:
-            tuner.fit()
-        except BaseException as error:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(None)
-
-    thread = threading.Thread(target=work, name="ray-tune-fit", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(POLL_S)
-        poll()
-    outcome.result()
 
 
 def end_process(record: Record) -> None:

@@ -3,8 +3,7 @@
 from enum import StrEnum
 from pathlib import Path
 
-from onmodel.core.config import Config, load
-from onmodel.core.errors import OnModelError
+from onmodel.core.config import Config, load_whole
 from onmodel.core.files import write_text
 
 SCHEMA_VERSION = 1
@@ -61,8 +60,5 @@ def write_record(file: Path, record: Record) -> None:
 
 def read_record(file: Path, fallback: Record) -> Record:
     """What `file` holds; `fallback` where there is none, it is damaged, or its key is another."""
-    try:
-        found = load(Record, file)
-    except OnModelError:
-        return fallback
-    return found if found.key == fallback.key else fallback
+    found = load_whole(Record, file)
+    return found if found is not None and found.key == fallback.key else fallback

@@ -9,13 +9,12 @@ from onmodel.ablation.config import LOSSES
 from onmodel.ablation.measuring import Measuring
 from onmodel.ablation.record import Record, Rung, Status, read_record, write_record
 from onmodel.core.errors import OnModelError
+from onmodel.evaluation.metrics import ALL
 from onmodel.training.config import TrainConfig
 from onmodel.training.job import METRICS, VALIDATION, Samples, read_metrics
-from onmodel.training.resuming import checkpoints
+from onmodel.training.resuming import checkpoints, epoch_of
 from onmodel.training.run import train
-
-ALL = "all"
-"""Key of the loss over all held-back pictures."""
+from onmodel.training.validation import ALL as EVERY_PICTURE
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def _train(task: Task, record: Record, report: Callable[[Rung], None]) -> Record
 
     for checkpoint in checkpoints(task.config.trial_dir, task.config.training.output_name):
         # Of a run that was killed between an epoch's end and its metric.
-        on_epoch(int(checkpoint.stem[-6:]))
+        on_epoch(epoch_of(checkpoint))
     if task.num_workers > 1:
         train(task.config, num_workers=task.num_workers, samples=task.samples)
         return record
@@ -120,7 +119,7 @@ def metric_after(task: Task, epoch: int) -> float | None:
     assert task.metric is not None
     assert task.measuring is not None
     files = checkpoints(folder, task.config.training.output_name)
-    file = next(file for file in files if int(file.stem[-6:]) == epoch)
+    file = next(file for file in files if epoch_of(file) == epoch)
     scenario, _, figure = task.metric.partition(".")
     found = task.measuring.evaluate([file])[0].evaluation
     return (found.overall if scenario == ALL else found.scenarios[scenario])[figure].mean
@@ -137,4 +136,4 @@ def training_loss(folder: Path, epoch: int | None = None) -> float | None:
 def validation_loss(folder: Path, epoch: int | None = None) -> float | None:
     """Loss of the held-back pictures after `epoch`, or the last one taken; None where none are held back."""
     lines = [line for line in read_metrics(folder / VALIDATION) if epoch is None or line["epoch"] == epoch]
-    return float(lines[-1]["losses"][ALL]) if lines else None
+    return float(lines[-1]["losses"][EVERY_PICTURE]) if lines else None

@@ -6,19 +6,11 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID
 
 from onmodel.ablation.record import Record, Status, write_record
 from onmodel.ablation.variant import Task
-from onmodel.core.progress import console
+from onmodel.core.progress import columns, console
 from onmodel.training.follow import last_step, read_phase
 from onmodel.training.job import METRICS, PROGRESS, SAMPLES, VALIDATION
 
@@ -46,15 +38,7 @@ class Watch:
     def __init__(self, tasks: Sequence[Task], *, stalled_after_s: float, timeout_s: float | None, end: End) -> None:
         self._tasks = {task.name: task for task in tasks}
         self._stalled_after_s, self._timeout_s, self._end = stalled_after_s, timeout_s, end
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=console,
-        )
+        self._progress = Progress(*columns(20), console=console)
         self._seen = {
             task.name: _Seen(
                 self._progress.add_task(f"{task.name}: waiting", total=None, start=False, note=""), task.waiting

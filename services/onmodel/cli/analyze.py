@@ -20,7 +20,6 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print the analysis as JSON.")] = False,
 ) -> None:
     """Measure a dataset and name what is missing."""
-    from onmodel.common.convert import ModelInfo
     from onmodel.core.files import write_text
     from onmodel.core.progress import bar, console
     from onmodel.dataset.analysis import analyze
@@ -28,7 +27,7 @@ def command(
     from onmodel.dataset.folder import load_dataset
     from onmodel.dataset.recommended import load_recommended
     from onmodel.dataset.report import page, table, terminal
-    from onmodel.detection.weights import weights_hash
+    from onmodel.detection.weights import local_model
     from onmodel.serving.local import open_services
 
     loaded = load_dataset(dataset)
@@ -38,7 +37,7 @@ def command(
     model = None
     if services is None:
         # Known without a service, so a second run of an unchanged dataset starts none.
-        model = ModelInfo(config.weights, weights_hash(config.weights, config.face_weights), config.hash)
+        model = local_model(config)
     with open_services(services, detector=config) as opened, bar("analysing", len(loaded.pictures)) as shown:
         analysis = analyze(loaded, opened, model=model, recommended=ranges, facts=facts, advance=shown.advance)
     if output_json is not None:

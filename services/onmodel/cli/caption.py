@@ -99,14 +99,13 @@ def _look(
     dataset: "Dataset", detector: str | None, detector_config: Path | None, services: str | None
 ) -> "dict[str, Row]":
     """What every picture shows, from the facts beside the dataset or the detection service."""
-    from onmodel.common.convert import ModelInfo
     from onmodel.core.config import load
     from onmodel.core.progress import bar
     from onmodel.dataset.analysis import analyze
     from onmodel.dataset.facts import Facts
     from onmodel.dataset.known import preset_of
     from onmodel.detection.config import DetectorConfig
-    from onmodel.detection.weights import weights_hash
+    from onmodel.detection.weights import local_model
     from onmodel.serving.local import open_services
 
     facts = Facts.open(dataset.path)
@@ -114,7 +113,7 @@ def _look(
     settings = load(DetectorConfig, detector_config) if detector_config else preset
     model = None
     if services is None:
-        model = ModelInfo(settings.weights, weights_hash(settings.weights, settings.face_weights), settings.hash)
+        model = local_model(settings)
     with open_services(services, detector=settings) as opened, bar("looking", len(dataset.pictures)) as shown:
         analysis = analyze(dataset, opened, model=model, facts=facts, advance=shown.advance)
     return {row.file: row for row in analysis.rows}

@@ -101,12 +101,11 @@ def mixes_of(
     from onmodel.core.progress import console
     from onmodel.dataset.analysis import analyze
     from onmodel.dataset.folder import load_dataset
-    from onmodel.detection.client import ModelInfo
-    from onmodel.detection.weights import weights_hash
+    from onmodel.detection.weights import local_model
     from onmodel.evaluation.compare import Mix
 
     config = detector_of(detector, detector_config)
-    model = ModelInfo(config.weights, weights_hash(config.weights, config.face_weights), config.hash) if local else None
+    model = local_model(config) if local else None
     mixes: dict[str, Mix] = {}
     for trial in trials:
         if trial.dataset is None:

@@ -190,13 +190,12 @@ def _analyse(places: Places, trial: int, services: "Services") -> "Analysis":
     from onmodel.dataset.analysis import analyze
     from onmodel.dataset.folder import load_dataset
     from onmodel.dataset.report import page, table
-    from onmodel.detection.client import ModelInfo
     from onmodel.detection.config import DetectorConfig
-    from onmodel.detection.weights import weights_hash
+    from onmodel.detection.weights import local_model
 
     dataset = load_dataset(places.dataset(trial))
     config = DetectorConfig.preset("toybox")
-    model = ModelInfo(config.weights, weights_hash(config.weights, config.face_weights), config.hash)
+    model = local_model(config)
     with bar("analysing", len(dataset.pictures)) as shown:
         analysis = analyze(dataset, services, model=model, advance=shown.advance)
     write_text(places.analysis(trial), analysis.model_dump_json(indent=1) + "\n")

@@ -58,7 +58,7 @@ def command(
     from onmodel.dataset.analysis import Analysis
     from onmodel.diagnosis.run import Request, run_diagnosis
     from onmodel.diagnosis.sources import FOLDER, Names, read_evaluations
-    from onmodel.evaluation.tasks import pictures_in
+    from onmodel.evaluation.tasks import pictures_in, strangers_in
     from onmodel.evaluation.trial import open_trial
 
     opened = open_trial(trial, base=base, trigger=trigger)
@@ -82,7 +82,7 @@ def command(
             evaluations=read_evaluations(opened, evaluation),
             analysis=known,
             references=own,
-            strangers=pictures_in(impostors, "impostor") if impostors else sorted(drawn.glob("base-*/*.png")),
+            strangers=pictures_in(impostors, "impostor") if impostors else strangers_in(drawn),
             trigger=trigger,
             names=names,
         )
@@ -108,12 +108,11 @@ def _analyse(
     from onmodel.core.progress import bar, console
     from onmodel.dataset.analysis import analyze
     from onmodel.dataset.folder import load_dataset
-    from onmodel.detection.client import ModelInfo
-    from onmodel.detection.weights import weights_hash
+    from onmodel.detection.weights import local_model
 
     assert trial.dataset is not None
     config = detector_of(detector, detector_config)
-    model = ModelInfo(config.weights, weights_hash(config.weights, config.face_weights), config.hash) if local else None
+    model = local_model(config) if local else None
     try:
         dataset = load_dataset(trial.dataset)
     except UserError as error:

@@ -141,9 +141,8 @@ def choice_table(choice: "Choice") -> "Table":
     """A choice as a table: candidates by figures, with the scenarios in which no other beats them in everything."""
     from rich.table import Table
 
-    from onmodel.evaluation.choice import show
     from onmodel.evaluation.compare import label
-    from onmodel.evaluation.metrics import METRICS
+    from onmodel.evaluation.metrics import METRICS, number
 
     shown = Table(title=f"Checkpoints of {choice.trial} (* recommended)", title_justify="left")
     # The name is what the table is for: it is never cut, headings wrap instead.
@@ -151,13 +150,13 @@ def choice_table(choice: "Choice") -> "Table":
     for heading in ("scale", *(METRICS[name].label.lower() for name in choice.objectives), "chosen again"):
         shown.add_column(heading, justify="right")
     shown.add_column("on the front of")
-    for number, each in enumerate(choice.candidates):
-        fronts = [label(name).lower() for name, scenario in choice.scenarios.items() if number in scenario.front]
+    for place, each in enumerate(choice.candidates):
+        fronts = [label(name).lower() for name, scenario in choice.scenarios.items() if place in scenario.front]
         everywhere = len(fronts) == len(choice.scenarios)
         shown.add_row(
-            f"{'*' if number == choice.recommended else ' '} {each.checkpoint.removesuffix('.safetensors')}",
+            f"{'*' if place == choice.recommended else ' '} {each.checkpoint.removesuffix('.safetensors')}",
             f"{each.scale:g}",
-            *(show(name, each.figures[name]) for name in choice.objectives),
+            *(number(each.figures[name], name) for name in choice.objectives),
             f"{100 * each.chosen:.0f} %",
             "all" if everywhere else ", ".join(fronts) or "none",
         )
@@ -225,13 +224,12 @@ def table(result: "Evaluation") -> "Table":
     """An evaluation as a table: scenarios by figures, means with intervals for the first."""
     from rich.table import Table
 
-    from onmodel.evaluation.compare import ALL, label
-    from onmodel.evaluation.metrics import METRICS
+    from onmodel.evaluation.compare import label, met
+    from onmodel.evaluation.metrics import ALL, METRICS
     from onmodel.evaluation.report import interval_view
 
-    done = [t for t in result.targets if t.scenario != ALL and t.met is not None]
-    passed = sum(bool(t.met) for t in done)
-    title = f"{result.trial}, {result.checkpoint} at scale {result.scale:g}: {passed} of {len(done)} targets met"
+    passed, of = met(result)
+    title = f"{result.trial}, {result.checkpoint} at scale {result.scale:g}: {passed} of {of} targets met"
     shown = Table(title=title, title_justify="left")
     shown.add_column("scenario")
     for name in COLUMNS:

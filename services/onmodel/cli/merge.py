@@ -66,14 +66,13 @@ def _analyses(
     datasets: "list[Dataset]", detector: str | None, detector_config: Path | None, services: str | None
 ) -> "tuple[list[Analysis], list[str]]":
     """What every set shows, from the facts beside it or the detection service; and the options for that detector."""
-    from onmodel.common.convert import ModelInfo
     from onmodel.core.config import load
     from onmodel.core.progress import bar, console
     from onmodel.dataset.analysis import analyze
     from onmodel.dataset.facts import Facts
     from onmodel.dataset.known import PRESETS, preset_of, recorded
     from onmodel.detection.config import DetectorConfig
-    from onmodel.detection.weights import weights_hash
+    from onmodel.detection.weights import local_model
     from onmodel.serving.local import open_services
 
     facts = [Facts.open(dataset.path) for dataset in datasets]
@@ -86,7 +85,7 @@ def _analyses(
     model = None
     if services is None and None in using:
         # Known without a service, so sets that were analysed before start none.
-        model = ModelInfo(config.weights, weights_hash(config.weights, config.face_weights), config.hash)
+        model = local_model(config)
     total = sum(len(dataset.pictures) for dataset in datasets)
     with open_services(services, detector=config) as opened, bar("analysing", total) as shown:
         analyses = [

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from onmodel.core.errors import NotFoundError, UserError
+from onmodel.core.errors import NotFoundError, OnModelError, UserError
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -40,6 +40,14 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def load(model: type[Model], path: Path) -> Model:
     """Read `path` into `model`. Raises UserError naming the file, each wrong key and the nearest known one."""
     return validate(model, read_mapping(path), str(path))
+
+
+def load_whole(model: type[Model], path: Path) -> Model | None:
+    """What `path` holds; None where there is none, it is damaged, or it is of another version: it is made anew then."""
+    try:
+        return load(model, path)
+    except OnModelError:
+        return None
 
 
 def validate(model: type[Model], value: dict[str, Any], source: str) -> Model:

@@ -11,6 +11,14 @@ from pathlib import Path
 from onmodel.core.errors import NotFoundError, ResourceError, UserError
 
 
+def user_cache() -> Path:
+    """Where what can be made anew is kept: `ONMODEL_CACHE`, or `onmodel` in the user's cache folder."""
+    import pooch  # only where a cache is asked for: it brings its downloader along
+
+    home = os.environ.get("ONMODEL_CACHE")
+    return Path(home) if home else Path(pooch.os_cache("onmodel"))
+
+
 def content_hash(data: bytes) -> str:
     """SHA-256 of `data` as 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
@@ -93,6 +101,16 @@ def folder_aside(path: Path) -> Generator[Path]:
         raise _write_error(path, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_asides(*folders: Path) -> None:
+    """Remove what processes that were killed while they wrote have left directly in `folders`; none may write there."""
+    for folder in folders:
+        for left in folder.glob(".*.part"):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def _write_error(path: Path, error: OSError) -> ResourceError | UserError:

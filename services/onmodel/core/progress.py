@@ -9,6 +9,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -35,16 +36,20 @@ class _RichBar:
         self._progress.update(self._task, advance=count, note=note)
 
 
-@contextmanager
-def bar(label: str, total: int | None) -> Generator[Bar]:
-    """Show a bar for `total` items while the block runs; plain lines where there is no terminal."""
-    columns = (
+def columns(width: int | None = 40) -> tuple[ProgressColumn, ...]:
+    """What a line of progress shows; tasks have a field `note`. `width` is the bar's, in characters."""
+    return (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=width),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, transient=False) as progress:
+
+
+@contextmanager
+def bar(label: str, total: int | None) -> Generator[Bar]:
+    """Show a bar for `total` items while the block runs; plain lines where there is no terminal."""
+    with Progress(*columns(), console=console, transient=False) as progress:
         yield _RichBar(progress, progress.add_task(label, total=total, note=""))

@@ -5,7 +5,6 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from onmodel.common.convert import ModelInfo
 from onmodel.core.config import Config, load
 from onmodel.core.errors import UserError
 from onmodel.core.progress import bar
@@ -20,7 +19,7 @@ from onmodel.curation.targets import Target, from_composition, from_recommended
 from onmodel.dataset.composition import load_composition
 from onmodel.dataset.recommended import load_recommended
 from onmodel.detection.config import DetectorConfig
-from onmodel.detection.weights import weights_hash
+from onmodel.detection.weights import local_model
 from onmodel.scoring.client import ScoringClient
 from onmodel.scoring.config import ScorerConfig
 from onmodel.serving.local import open_services
@@ -97,7 +96,7 @@ def read_catalogue(settings: Settings) -> Catalogue:
         config = load(DetectorConfig, settings.detector_config)
     model = None
     if settings.services is None:
-        model = ModelInfo(config.weights, weights_hash(config.weights, config.face_weights), config.hash)
+        model = local_model(config)
     datasets, _ = read_source(settings.source)
     total = sum(len(dataset.pictures) for dataset in datasets)
     with open_services(settings.services, detector=config) as services, bar("reading", total) as shown:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from onmodel.common.convert import ModelInfo
 from onmodel.core.progress import bar
 from onmodel.dataset.analysis import Analysis, HasDetection, analyze
 from onmodel.dataset.audit import expect
@@ -10,7 +9,7 @@ from onmodel.dataset.folder import Dataset, load_dataset
 from onmodel.dataset.mend import Expected
 from onmodel.dataset.scenery import Scenery, is_opaque
 from onmodel.detection.config import DetectorConfig
-from onmodel.detection.weights import weights_hash
+from onmodel.detection.weights import local_model
 
 
 def scenery_of(
@@ -30,7 +29,7 @@ def scenery_of(
         return None
     model = None
     if local is not None:
-        model = ModelInfo(local.weights, weights_hash(local.weights, local.face_weights), local.hash)
+        model = local_model(local)
     trigger = expect([picture.caption for picture in dataset.pictures], Expected()).trigger
     found = Scenery()
 

@@ -13,9 +13,11 @@ from typing import Any
 import pooch
 import requests
 
+from onmodel.common.convert import ModelInfo
 from onmodel.core.errors import NotFoundError, ResourceError, UserError
 from onmodel.core.files import file_hash
 from onmodel.core.progress import bar
+from onmodel.detection.config import DetectorConfig
 
 ENVIRONMENT = "ONMODEL_WEIGHTS"
 
@@ -82,6 +84,11 @@ def weights_hash(*names: str | None) -> str:
     """SHA-256 over the files behind `names` (None is left out): names a detector without loading it."""
     hashes = [file_hash(find_weights(name)) for name in names if name is not None]
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def local_model(config: DetectorConfig) -> ModelInfo:
+    """What the detection service on this machine would call its model, without loading it. Raises as `find_weights`."""
+    return ModelInfo(config.weights, weights_hash(config.weights, config.face_weights), config.hash)
 
 
 def _pinned(name: str, pin: Pinned) -> Path:

@@ -18,7 +18,6 @@
 Differences are paired prompt by prompt on the same noise.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -30,14 +29,12 @@ from onmodel.dataset.ages import Age, age_words
 from onmodel.dataset.analysis import Analysis, Row
 from onmodel.dataset.audit import Problem, audit, expect
 from onmodel.dataset.mend import Expected, own_part
-from onmodel.evaluation.metrics import AVERAGE_TARGET, TARGETS, Figure
+from onmodel.evaluation.metrics import AVERAGE_TARGET, HEADLINE, TARGETS, Figure
 from onmodel.evaluation.record import Evaluation
 from onmodel.evaluation.statistics import paired
 
 COMPARED = ("on_model", "identity", "found", "framing", "count_right", "prompt_fidelity")
 """Figures that are compared between checkpoints and scales."""
-CHOSEN_BY = "on_model"
-"""Which of several earlier checkpoints, or scales, is the best."""
 
 
 class Fact(Config):
@@ -167,7 +164,7 @@ def _best(
     name: str, last: Evaluation, others: Sequence[Evaluation], at: Callable[[Evaluation], str]
 ) -> dict[str, Fact]:
     """Differences of the best of `others` to `last`, all of them from the same one."""
-    found = [(fact.value, e) for e in others if (fact := difference(last, e, CHOSEN_BY, "")) is not None]
+    found = [(fact.value, e) for e in others if (fact := difference(last, e, HEADLINE, "")) is not None]
     if not found:
         return {}
     best = max(found, key=lambda pair: (pair[0], at(pair[1])))[1]
@@ -183,7 +180,7 @@ def difference(first: Evaluation, second: Evaluation, metric: str, at: str) -> F
     before, after = first.overall.get(metric), second.overall.get(metric)
     if before is None or after is None or len(before.values) != len(after.values):
         return None
-    found = paired(*(([math.nan if v is None else v for v in f.values]) for f in (before, after))).difference
+    found = paired(before.numbers, after.numbers).difference
     return None if found is None else Fact(value=found.mean, low=found.low, high=found.high, count=found.count, at=at)
 
 
@@ -192,7 +189,7 @@ def gap(evaluation: Evaluation, scenario: str) -> float:
     its share of pictures on model to the target of the average.
     """
     figures = evaluation.scenarios[scenario]
-    lacking = [AVERAGE_TARGET - mean for mean in (figures["on_model"].mean,) if mean is not None]
+    lacking = [AVERAGE_TARGET - mean for mean in (figures[HEADLINE].mean,) if mean is not None]
     for target in TARGETS:
         mean = figures[target.metric].mean if target.scenario == scenario else None
         lacking += [] if mean is None else [target.least - mean]
@@ -202,5 +199,5 @@ def gap(evaluation: Evaluation, scenario: str) -> float:
 def _fact(figure: Figure) -> Fact | None:
     if figure.mean is None:
         return None
-    low, high = (figure.mean if v is None else v for v in (figure.low, figure.high))
+    low, high = figure.ends
     return Fact(value=figure.mean, low=low, high=high, count=figure.count)

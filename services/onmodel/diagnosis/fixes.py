@@ -6,7 +6,6 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from onmodel.common.convert import ModelInfo
 from onmodel.core.errors import UserError
 from onmodel.core.files import write_text
 from onmodel.core.progress import bar
@@ -20,7 +19,7 @@ from onmodel.dataset.merge import MergeConfig, merge
 from onmodel.dataset.recaption import CaptionConfig, write_captions
 from onmodel.dataset.settle import Verify
 from onmodel.detection.config import DetectorConfig
-from onmodel.detection.weights import weights_hash
+from onmodel.detection.weights import local_model
 from onmodel.diagnosis.project import Project
 from onmodel.scoring.config import ScorerConfig
 from onmodel.serving.local import Services
@@ -53,9 +52,7 @@ class Workshop:
         """A dataset's analysis; what is known of it already is not looked at again."""
         if dataset not in self._analyses:
             loaded = load_dataset(dataset)
-            config = self.detector
-            weights = weights_hash(config.weights, config.face_weights)
-            model = ModelInfo(config.weights, weights, config.hash) if self.local else None
+            model = local_model(self.detector) if self.local else None
             with bar(f"analysing {dataset.name}", len(loaded.pictures)) as shown:
                 self._analyses[dataset] = analyze(loaded, self.services, model=model, advance=shown.advance)
         return self._analyses[dataset]

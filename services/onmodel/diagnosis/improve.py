@@ -15,15 +15,17 @@ from onmodel.diagnosis.project import Project
 from onmodel.diagnosis.run import Request, run_diagnosis
 from onmodel.diagnosis.sources import Names
 from onmodel.evaluation.choice import choose
-from onmodel.evaluation.compare import ALL, HEADLINE, compare
+from onmodel.evaluation.compare import compare
 from onmodel.evaluation.evaluate import evaluate
+from onmodel.evaluation.metrics import ALL, HEADLINE
 from onmodel.evaluation.record import RESULT_FILE as EVALUATION_FILE
 from onmodel.evaluation.record import Evaluation, read_evaluation
 from onmodel.evaluation.statistics import Verdict
 from onmodel.evaluation.suite import TestSuite, load_suite
-from onmodel.evaluation.tasks import Options, make_tasks, pictures_in
+from onmodel.evaluation.tasks import Options, make_tasks, pictures_in, strangers_in
 from onmodel.evaluation.trial import open_trial
 from onmodel.training.config import TrainConfig, load_train_config, to_toml
+from onmodel.training.job import CONFIG
 from onmodel.training.run import train
 from onmodel.training.sources import with_dataset_config
 
@@ -111,7 +113,7 @@ def _decide(number: int, journal: Journal, results: Sequence[Result], shop: Work
         evaluations=_evaluations(best) if best is not None else (),
         analysis=analysis,
         references=references,
-        strangers=sorted(Path(best.evaluation).parent.glob("base-*/*.png")) if best is not None else (),
+        strangers=strangers_in(Path(best.evaluation).parent) if best is not None else (),
         trigger=project.trigger,
         names=Names(references=project.references, film=project.film.files[0] if project.film is not None else None),
     )
@@ -146,7 +148,7 @@ def _run(decision: Decision, journal: Journal, results: Sequence[Result], shop: 
     """Mend, train, evaluate, compare."""
     dataset, made = _mended(decision, journal, shop)
     config = _config(decision, dataset, shop.project)
-    write_text(journal.round(decision.number) / "config.toml", to_toml(config))
+    write_text(journal.round(decision.number) / CONFIG, to_toml(config))
     done = train(config, num_workers=shop.project.num_workers)
     if not done.checkpoints:
         raise UserError(f"{done.trial_dir}: training left no checkpoint; look at its metrics and problems")
@@ -162,7 +164,7 @@ def _run(decision: Decision, journal: Journal, results: Sequence[Result], shop: 
         shares=analysis.shares,
         made=tuple(made),
         trial=str(done.trial_dir),
-        config=str(journal.round(decision.number) / "config.toml"),
+        config=str(journal.round(decision.number) / CONFIG),
         checkpoint=str(done.checkpoints[-1]),
         checkpoint_hash=file_hash(done.checkpoints[-1]),
         evaluation=str(folder),
@@ -192,7 +194,7 @@ def _mended(decision: Decision, journal: Journal, shop: Workshop) -> tuple[Path,
 
 def _config(decision: Decision, dataset: Path, project: Project) -> TrainConfig:
     """The best trial's config, or the project's, with the round's changes."""
-    given = Path(decision.trial) / "config.toml" if decision.trial is not None else project.training
+    given = Path(decision.trial) / CONFIG if decision.trial is not None else project.training
     config = load_train_config(given)
     if decision.trial is None:
         # A dataset config of its own would be replaced; what it says of resolution and the like stays.

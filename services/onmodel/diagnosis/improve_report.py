@@ -7,17 +7,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from onmodel import __version__
 from onmodel.core.files import write_text
+from onmodel.core.markdown import plain
 from onmodel.core.vocabulary import CATEGORIES
 from onmodel.dataset.recommended import LABELS, RECOMMENDED
 from onmodel.diagnosis.journal import Decision, Journal, Result
 from onmodel.diagnosis.lineage import draw, lineage_of, write_lineage
 from onmodel.diagnosis.project import Project
-from onmodel.diagnosis.report import plain
-from onmodel.evaluation.compare import ALL
-from onmodel.evaluation.report import interval_view, number, target_label
+from onmodel.evaluation.metrics import ALL, HEADLINE, number
+from onmodel.evaluation.report import interval_view, target_label
 
 HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
-HEADLINE = "on_model"
 
 
 def write_improvement(project: Project, journal: Journal, stopped: str) -> None:

@@ -2,13 +2,12 @@
 
 from typing import TYPE_CHECKING
 
+from onmodel.core.markdown import plain
 from onmodel.dataset.recommended import LABELS
 from onmodel.diagnosis.diagnose import Diagnosis, Finding
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-__all__ = ["markdown", "plain", "subject", "table"]
 
 
 def subject(diagnosis: Diagnosis) -> str:
@@ -74,11 +73,3 @@ def markdown(diagnosis: Diagnosis) -> str:
         lines += [f"| {plain(c.cause)} | {plain(c.reason)} |" for c in diagnosis.cleared]
         lines.append("")
     return "\n".join(lines)
-
-
-def plain(text: str) -> str:
-    """Text that Markdown takes literally."""
-    cleaned = " ".join(text.split())
-    for sign in "\\`*_[]<>|#":
-        cleaned = cleaned.replace(sign, f"\\{sign}")
-    return cleaned

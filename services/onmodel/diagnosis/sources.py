@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onmodel.core.config import Config
-from onmodel.core.errors import OnModelError
 from onmodel.dataset.ages import age_words
 from onmodel.dataset.analysis import Analysis
 from onmodel.dataset.audit import expect
@@ -15,7 +14,7 @@ from onmodel.dataset.mend import Expected, own_part
 from onmodel.diagnosis.facts import Fact, age_groups, analysis_facts, judged, order, trial_facts
 from onmodel.diagnosis.training_run import training_facts
 from onmodel.diagnosis.training_set import MeasuredSet, set_facts
-from onmodel.evaluation.record import RESULT_FILE, Evaluation, read_evaluation
+from onmodel.evaluation.record import Evaluation, evaluations_in
 from onmodel.evaluation.suite import PACKAGED
 from onmodel.evaluation.trial import CONFIG_FILE, Trial
 
@@ -30,11 +29,7 @@ def read_evaluations(trial: Trial, folder: Path | None = None) -> tuple[Evaluati
         folder: holds one folder a checkpoint; None is the trial's own.
     """
     groups: dict[tuple[object, ...], list[Evaluation]] = {}
-    for path in sorted((folder or trial.evaluation_folder).glob(f"*/{RESULT_FILE}")):
-        try:
-            found = read_evaluation(path)
-        except OnModelError:
-            continue  # of another version: `onmodel evaluate` makes it anew
+    for found in evaluations_in(folder or trial.evaluation_folder):
         if found.trial == trial.name and order(found) <= (trial.step or 0, trial.checkpoint.name):
             groups.setdefault((found.suite, found.seeds, found.steps, found.prompts), []).append(found)
     return tuple(max(groups.values(), key=len, default=[]))

@@ -1,6 +1,5 @@
 """Does the training set show one character, and did the model copy it? Its pictures against held-back references."""
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from onmodel.core.config import Config, validate
-from onmodel.core.errors import ImageError, OnModelError
+from onmodel.core.config import Config, load_whole
+from onmodel.core.errors import ImageError
 from onmodel.core.files import content_hash, write_text
 from onmodel.diagnosis.facts import Fact, share_of
 from onmodel.evaluation.identity import RECOGNISED, Identity, gallery
@@ -90,11 +89,8 @@ def measure_set(
 
 
 def _kept(path: Path, key: str) -> MeasuredSet | None:
-    try:
-        found = validate(MeasuredSet, json.loads(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, ValueError, OnModelError):
-        return None  # missing or damaged: measured again
-    return found if found.key == key else None
+    found = load_whole(MeasuredSet, path)
+    return found if found is not None and found.key == key else None
 
 
 def _identity(seen: Seen | ImageError, identity: Identity) -> float | None:

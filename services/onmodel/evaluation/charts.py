@@ -6,10 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import MaxNLocator, PercentFormatter
-
 _STYLE: dict[Any, Any] = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9.0, "axes.linewidth": 0.6}
 _INK, _GRID = "#667080", "#e6e3dc"
 _SIZE = (3.1, 1.75)
@@ -38,6 +34,11 @@ def panel(key: str, lines: Sequence[Line], *, axis: str, percent: bool = True, t
         percent: values are shares from 0 to 1, shown in per cent over the whole range; else as they are.
         target: drawn as a dashed line.
     """
+    # Imported here: a report without curves, and its Markdown, have no need of it.
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
     with rc_context({**_STYLE, "svg.hashsalt": key}):
         canvas = Canvas(figsize=_SIZE, layout="constrained")
         axes = canvas.add_subplot()

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from onmodel.core.config import Config, load
 from onmodel.core.errors import UserError
 from onmodel.core.files import write_text
-from onmodel.evaluation.metrics import METRICS, Figure
+from onmodel.evaluation.metrics import METRICS, Figure, number
 from onmodel.evaluation.record import Evaluation
 from onmodel.evaluation.statistics import Verdict, paired
 
@@ -204,18 +204,9 @@ def _mean(figure: Figure) -> float:
 
 
 def _measured(figures: Sequence[dict[str, Figure]], names: Sequence[str]) -> _Measured:
-    values = np.stack(
-        [
-            np.stack([_sign(n) * np.array([math.nan if v is None else v for v in f[n].values]) for n in names], axis=1)
-            for f in figures
-        ]
-    )
-    halves = [[(_or_zero(f[n].high) - _or_zero(f[n].low)) / 2 for n in names] for f in figures]
+    values = np.stack([np.stack([_sign(n) * np.array(f[n].numbers) for n in names], axis=1) for f in figures])
+    halves = [[float(np.diff(f[n].ends)[0]) / 2 for n in names] for f in figures]
     return _Measured(values, np.median(np.array(halves), axis=0))
-
-
-def _or_zero(value: float | None) -> float:
-    return 0.0 if value is None else value
 
 
 def _means(values: Array) -> Array:
@@ -251,8 +242,8 @@ def _scenarios(given: Sequence[Evaluation], names: Sequence[str], weights: Array
 
 
 def _against(best: Evaluation, second: Evaluation, name: str) -> Against:
-    values = [[math.nan if v is None else v for v in e.overall[name].values] for e in (second, best)]
-    found = paired(values[0], values[1], higher_is_better=METRICS[name].higher_is_better)
+    before, after = second.overall[name].numbers, best.overall[name].numbers
+    found = paired(before, after, higher_is_better=METRICS[name].higher_is_better)
     interval = found.difference
     return Against(
         metric=name,
@@ -264,11 +255,6 @@ def _against(best: Evaluation, second: Evaluation, name: str) -> Against:
     )
 
 
-def show(name: str, value: float) -> str:
-    """A figure for a sentence: "71 %", or a cosine with two digits."""
-    return f"{100 * value:.0f} %" if METRICS[name].percent else f"{value:.2f}"
-
-
 def _reason(candidates: Sequence[Candidate], first: int, names: Sequence[str]) -> str:
     best = candidates[first]
     parts: list[str] = []
@@ -276,8 +262,8 @@ def _reason(candidates: Sequence[Candidate], first: int, names: Sequence[str]) -
         top = max((c.figures[name] for c in candidates), key=lambda value: _sign(name) * value)
         value = best.figures[name]
         word = "the best" if METRICS[name].higher_is_better else "the lowest"
-        other = word if value == top else f"{word} is {show(name, top)}"
-        parts.append(f"{METRICS[name].label.lower()} {show(name, value)} ({other})")
+        other = word if value == top else f"{word} is {number(top, name)}"
+        parts.append(f"{METRICS[name].label.lower()} {number(value, name)} ({other})")
     front = sum(c.on_front for c in candidates)
     left = "" if "memorisation" in names else " Memorisation is left out: the training pictures are not known."
     return (

@@ -1,6 +1,5 @@
 """Several checkpoints side by side: paired verdicts per scenario and figure, and training mixes beside failures."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Self
@@ -11,13 +10,10 @@ from onmodel.core.config import Config
 from onmodel.core.errors import UserError
 from onmodel.core.vocabulary import CATEGORIES
 from onmodel.dataset.recommended import LABELS
-from onmodel.evaluation.curves import ALL, Curve, curves
-from onmodel.evaluation.metrics import METRICS, Figure, Outcome
+from onmodel.evaluation.curves import Curve, curves
+from onmodel.evaluation.metrics import ALL, HEADLINE, METRICS, Outcome
 from onmodel.evaluation.record import Evaluation
 from onmodel.evaluation.statistics import Verdict, paired
-
-HEADLINE = "on_model"
-"""The figure that a scenario's verdict is about."""
 
 
 class Pair(Config):
@@ -146,8 +142,8 @@ def _pairs(first_name: str, first: Evaluation, second_name: str, second: Evaluat
     for scenario, before, after in [*blocks, (ALL, first.overall, second.overall)]:
         for metric in before:
             found = paired(
-                _numbers(before[metric]),
-                _numbers(after[metric]),
+                before[metric].numbers,
+                after[metric].numbers,
                 higher_is_better=METRICS[metric].higher_is_better,
             )
             difference = found.difference
@@ -165,10 +161,6 @@ def _pairs(first_name: str, first: Evaluation, second_name: str, second: Evaluat
                 )
             )
     return pairs
-
-
-def _numbers(figure: Figure) -> list[float]:
-    return [math.nan if v is None else v for v in figure.values]
 
 
 def words(scenarios: Sequence[str]) -> str:

@@ -1,20 +1,16 @@
 """How a trial's figures move with its epochs and with the LoRA's strength, from all evaluations that lie beside each
 other."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from onmodel.core.config import Config, validate
-from onmodel.core.errors import OnModelError
-from onmodel.evaluation.metrics import Figure
-from onmodel.evaluation.record import RESULT_FILE, Evaluation
+from onmodel.core.config import Config
+from onmodel.evaluation.metrics import ALL, Figure
+from onmodel.evaluation.record import Evaluation, evaluations_in
 
 SHOWN = ("on_model", "identity", "prompt_fidelity", "memorisation")
 """Figures that have curves."""
-ALL = "all"
-"""Stands for every scenario together."""
 
 
 class Span(Config):
@@ -45,13 +41,7 @@ class Curve(Config):
 
 def siblings(folder: Path) -> list[Evaluation]:
     """Evaluations of this version in folders beside `folder`, its own too; damaged ones are left out."""
-    found: list[Evaluation] = []
-    for path in sorted(folder.parent.glob(f"*/{RESULT_FILE}")):
-        try:
-            found.append(validate(Evaluation, json.loads(path.read_text(encoding="utf-8")), str(path)))
-        except (OSError, ValueError, OnModelError):
-            continue
-    return found
+    return evaluations_in(folder.parent)
 
 
 def curves(compared: Mapping[str, Evaluation], others: Mapping[str, Sequence[Evaluation]]) -> tuple[Curve, ...]:
@@ -103,6 +93,5 @@ def _spans(e: Evaluation) -> dict[str, dict[str, Span]]:
 def _span(figure: Figure) -> Span | None:
     if figure.mean is None:
         return None
-    low = figure.mean if figure.low is None else figure.low
-    high = figure.mean if figure.high is None else figure.high
+    low, high = figure.ends
     return Span(mean=figure.mean, low=low, high=high)

@@ -1,6 +1,5 @@
 """One or several checkpoints through a suite: pictures where missing, then figures, then `evaluation.json` for each."""
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from onmodel import __version__
-from onmodel.core.config import validate
-from onmodel.core.errors import ImageError, OnModelError, UserError
+from onmodel.core.config import load_whole
+from onmodel.core.errors import ImageError, UserError
 from onmodel.core.files import content_hash, write_text
 from onmodel.core.progress import bar
 from onmodel.evaluation.generate import Planned
@@ -47,11 +46,8 @@ def measure(tasks: Sequence[Task], suite: TestSuite, options: Options, services:
 
 
 def _stored(path: Path, key: str) -> Evaluation | None:
-    try:
-        found = validate(Evaluation, json.loads(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, ValueError, OnModelError):
-        return None  # missing, or of another version: measured again
-    return found if found.key == key else None
+    found = load_whole(Evaluation, path)
+    return found if found is not None and found.key == key else None
 
 
 def _reference_files(task: Task, options: Options) -> tuple[tuple[Path, ...], str]:

@@ -119,7 +119,18 @@ TARGETS: tuple[Target, ...] = (
     Target("occlusion", "occlusion_handling", 0.65),
 )
 AVERAGE_TARGET = 0.80
+HEADLINE = "on_model"
+"""The figure that a scenario's verdict is about."""
+ALL = "all"
+"""Stands for every scenario together."""
 _ONLY_IN = {t.metric: t.scenario for t in TARGETS if t.metric != "consistency"}
+
+
+def number(value: float | None, metric: str) -> str:
+    """A figure as shown: per cent, or a cosine with two digits."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.0f} %" if METRICS[metric].percent else f"{value:.2f}"
 
 
 class Figure(Config):
@@ -131,6 +142,17 @@ class Figure(Config):
     count: int
     """Pictures measured."""
     values: tuple[float | None, ...]
+
+    @property
+    def numbers(self) -> list[float]:
+        """`values` with NaN where a prompt has none."""
+        return [math.nan if value is None else value for value in self.values]
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Of the interval; the mean itself where there is none. Of a figure that was measured."""
+        assert self.mean is not None
+        return (self.mean if self.low is None else self.low, self.mean if self.high is None else self.high)
 
 
 @dataclass(frozen=True, slots=True)

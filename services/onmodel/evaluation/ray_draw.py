@@ -8,7 +8,6 @@ again by another; should the asking process die, the next run draws what is miss
 import logging
 import math
 import os
-import shutil
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from enum import Enum, auto
@@ -23,7 +22,7 @@ from onmodel.evaluation.generate import DrawingModel, Planned, drawn
 from onmodel.evaluation.suite import TestSuite
 from onmodel.evaluation.tasks import Pipelines, Work
 from onmodel.serving.cluster import join_cluster
-from onmodel.serving.private_ray import private_folder, start_private_ray
+from onmodel.serving.private_ray import private_ray
 
 RETRIES = 3
 """How often a task is drawn again whose worker died."""
@@ -150,11 +149,6 @@ def _cluster() -> Generator[None]:
         join_cluster()
         yield
         return
-    folder = private_folder()
     logging.getLogger("ray").setLevel(logging.ERROR)
-    try:
-        start_private_ray(folder, num_cpus=os.cpu_count() or 1, object_store_bytes=OBJECT_STORE_BYTES)
+    with private_ray(object_store_bytes=OBJECT_STORE_BYTES):
         yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from onmodel import __version__
-from onmodel.core.config import Config, load
+from onmodel.core.config import Config, load, load_whole
 from onmodel.evaluation.metrics import Figure, TargetResult
 from onmodel.evaluation.proportions import Proportions
 
@@ -85,6 +85,11 @@ class Evaluation(Config):
     scenarios: dict[str, dict[str, Figure]]
     overall: dict[str, Figure]
     pictures: tuple[PictureRow, ...]
+
+
+def evaluations_in(folder: Path) -> list[Evaluation]:
+    """Every evaluation of this version in a folder of `folder`, by name; damaged and older ones are left out."""
+    return [e for path in sorted(folder.glob(f"*/{RESULT_FILE}")) if (e := load_whole(Evaluation, path)) is not None]
 
 
 def read_evaluation(path: Path) -> Evaluation:

@@ -11,11 +11,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from onmodel.core.files import write_text
+from onmodel.core.markdown import plain
 from onmodel.core.vocabulary import CATEGORIES
 from onmodel.evaluation.charts import Line, panel
-from onmodel.evaluation.compare import ALL, HEADLINE, Comparison, Pair, label, met
+from onmodel.evaluation.compare import Comparison, Pair, label, met
 from onmodel.evaluation.curves import SHOWN, Curve
-from onmodel.evaluation.metrics import METRICS, Figure, Outcome, TargetResult
+from onmodel.evaluation.metrics import ALL, HEADLINE, METRICS, Figure, Outcome, TargetResult, number
 from onmodel.evaluation.record import Evaluation
 from onmodel.evaluation.statistics import Verdict
 from onmodel.evaluation.thumbnails import thumbnails
@@ -235,16 +236,16 @@ class _View:
             return None
         wanted = [(s, HEADLINE) for s in (*self.models[0][1].scenarios, ALL)]
         wanted += [(ALL, m) for m in SHOWN if m != HEADLINE]
-        panels = [self._panel(drawn, by, scenario, metric) for scenario, metric in wanted]
         heads = {
             "epoch": ("By epoch", "epoch", "Checkpoints of one trial, at the strength that is compared."),
             "scale": ("By LoRA strength", "strength", "The compared checkpoint at other strengths; 1 is as trained."),
         }
-        title, _, note = heads[by]
+        title, axis, note = heads[by]
+        panels = [self._panel(drawn, axis, scenario, metric) for scenario, metric in wanted]
         legend = [{"name": c.model, "colour": self.colours[c.model]} for c in drawn]
         return {"id": f"by-{by}", "title": title, "note": note, "legend": legend, "panels": [p for p in panels if p]}
 
-    def _panel(self, drawn: Sequence[Curve], by: str, scenario: str, metric: str) -> dict[str, Any] | None:
+    def _panel(self, drawn: Sequence[Curve], axis: str, scenario: str, metric: str) -> dict[str, Any] | None:
         lines: list[Line] = []
         for curve in drawn:
             spans = [(p.x, s) for p in curve.points if (s := p.figures.get(scenario, {}).get(metric)) is not None]
@@ -255,7 +256,6 @@ class _View:
             lines.append(Line(curve.model, self.colours[curve.model], xs, means, lows, highs))
         if not lines:
             return None
-        axis = "epoch" if by == "epoch" else "strength"
         of = METRICS[metric]
         told = [
             f"{line.name}: "
@@ -266,7 +266,7 @@ class _View:
             "label": label(scenario) if metric == HEADLINE else of.label,
             "text": "; ".join(told),
             # Its own drawing, whose texts matplotlib escapes.
-            "svg": Markup(panel(f"{by}-{scenario}-{metric}", lines, axis=axis, percent=of.percent)),
+            "svg": Markup(panel(f"{axis}-{scenario}-{metric}", lines, axis=axis, percent=of.percent)),
         }
 
     def _block(self, scenario: str) -> dict[str, Any]:
@@ -299,13 +299,6 @@ def _clamp(value: float) -> float:
     return round(min(100.0, max(0.0, value)), 2)
 
 
-def number(value: float | None, metric: str) -> str:
-    """A figure as shown: per cent, or a cosine with two digits."""
-    if value is None:
-        return "–"
-    return f"{100 * value:.0f} %" if METRICS[metric].percent else f"{value:.2f}"
-
-
 def interval_view(figure: Figure, metric: str, *, target: float | None = None) -> dict[str, Any]:
     """Texts, and positions in per cent of a track from 0 to 1."""
     view: dict[str, Any] = {
@@ -321,8 +314,7 @@ def interval_view(figure: Figure, metric: str, *, target: float | None = None) -
     }
     if figure.mean is None:
         return view
-    low = figure.mean if figure.low is None else figure.low
-    high = figure.mean if figure.high is None else figure.high
+    low, high = figure.ends
     digits = [f"{100 * v:.0f}" if METRICS[metric].percent else f"{v:.2f}" for v in (low, high)]
     unit = " %" if METRICS[metric].percent else ""
     has_range = figure.low is not None
@@ -374,7 +366,7 @@ def _meanings(comparison: Comparison) -> list[dict[str, str]]:
 def render_markdown(comparison: Comparison) -> str:
     """The comparison as Markdown tables, for pull requests and terminals."""
     names = comparison.models
-    lines = [f"# {' against '.join(names)}", "", _plain(comparison.verdict), ""]
+    lines = [f"# {' against '.join(names)}", "", plain(comparison.verdict), ""]
     lines += _table(
         ["On model", *names, *(f"{n} vs {names[0]}" for n in names[1:])],
         [_scenario_row(comparison, s) for s in (*comparison.evaluations[0].scenarios, ALL)],
@@ -390,7 +382,7 @@ def render_markdown(comparison: Comparison) -> str:
     lines += ["", *_table(["Target", "at least", *names], targets)]
     for name, sentences in comparison.explanations.items():
         if sentences:
-            lines += ["", f"## What the mix of {_plain(name)} explains", "", *(f"- {_plain(s)}" for s in sentences)]
+            lines += ["", f"## What the mix of {plain(name)} explains", "", *(f"- {plain(s)}" for s in sentences)]
     return "\n".join(lines) + "\n"
 
 
@@ -407,12 +399,4 @@ def _scenario_row(comparison: Comparison, scenario: str) -> list[str]:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(_plain(cell) for cell in row) + " |" for row in lines]
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown takes literally: no markup, no table cell of its own."""
-    cleaned = " ".join(text.split())
-    for sign in "\\`*_[]<>|#":
-        cleaned = cleaned.replace(sign, f"\\{sign}")
-    return cleaned
+    return ["| " + " | ".join(plain(cell) for cell in row) + " |" for row in lines]

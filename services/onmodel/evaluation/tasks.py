@@ -52,6 +52,11 @@ def pictures_in(path: Path, what: str) -> tuple[Path, ...]:
     return tuple(found)
 
 
+def strangers_in(folder: Path) -> list[Path]:
+    """What base models drew for the prompts of evaluations in `folder`."""
+    return sorted(folder.glob("base-*/*.png"))
+
+
 def make_tasks(
     trials: Sequence[Trial],
     suite: TestSuite,

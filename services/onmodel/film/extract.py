@@ -18,7 +18,7 @@ from pydantic import Field
 
 from onmodel.core.config import Config
 from onmodel.core.errors import UserError
-from onmodel.core.files import content_hash
+from onmodel.core.files import content_hash, remove_asides
 from onmodel.core.vocabulary import Attribute, ShotType
 from onmodel.dataset.facts import FILE as FACTS
 from onmodel.film import chunk
@@ -276,11 +276,9 @@ def _discard(state: Path) -> None:
 
 def _sweep(folder: Path) -> None:
     """Remove what a run that was killed while it wrote has left."""
-    for left in [*folder.glob(".*.part"), *folder.glob(f"{STATE}.*{_GONE}"), *(folder / STATE).glob(".*.part")]:
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
+    for gone in folder.glob(f"{STATE}.*{_GONE}"):
+        shutil.rmtree(gone, ignore_errors=True)
+    remove_asides(folder, folder / STATE)
 
 
 def _work(

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pooch
 
 from onmodel.core.errors import OnModelError
-from onmodel.core.files import content_hash, file_hash, write_text
+from onmodel.core.files import content_hash, file_hash, user_cache, write_text
 from onmodel.core.images import SUFFIXES, decode
 from onmodel.core.vocabulary import Box, ShotType
 from onmodel.dataset.folder import Picture
@@ -49,7 +48,7 @@ def alike(clusters: Mapping[int, Sequence[Asked]], folders: Sequence[Path], mode
     if not clusters or not folders:
         return {}
     picked = {c: [members[place] for place in spread(ASKED, len(members))] for c, members in clusters.items()}
-    remembered = Path(pooch.os_cache("onmodel")) / "naming" / f"{_key(picked, folders, models)}.json"
+    remembered = user_cache() / "naming" / f"{_key(picked, folders, models)}.json"
     try:
         known = json.loads(remembered.read_text(encoding="utf-8"))
         return {int(cluster): int(owner) for cluster, owner in known.items()}

@@ -11,6 +11,7 @@ Should a later Ray name any of this differently, the start is slower, not wrong.
 import contextlib
 import logging
 import os
+import shutil
 import socket
 import tempfile
 import threading
@@ -19,9 +20,42 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 ATTEMPTS = 3
 """A machine busy with something else can miss one of Ray's own deadlines; the next try finds warm caches."""
 PATIENCE_MS = 120_000
+WORKERS_END_S = 10.0
+
+
+@contextlib.contextmanager
+def private_ray(*, object_store_bytes: int) -> Generator[None]:
+    """A Ray with this machine's cores for the block; no process of it outlives that. Raises what `ray.init` raises."""
+    import ray
+
+    folder = private_folder()
+    try:
+        start_private_ray(folder, num_cpus=os.cpu_count() or 1, object_store_bytes=object_store_bytes)
+        yield
+    finally:
+        started = _workers()
+        ray.shutdown()
+        _, alive = psutil.wait_procs(started, timeout=WORKERS_END_S)
+        for worker in alive:
+            with contextlib.suppress(psutil.Error):
+                worker.kill()
+        psutil.wait_procs(alive, timeout=WORKERS_END_S)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _workers() -> list[psutil.Process]:
+    """What this process's raylet has started. A worker ends some time after its raylet, and may be writing."""
+    found: list[psutil.Process] = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if child.name() == "raylet":
+                found += child.children(recursive=True)
+    return found
 
 
 def start_private_ray(folder: Path, *, num_cpus: int, object_store_bytes: int) -> None:

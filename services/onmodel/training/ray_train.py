@@ -4,10 +4,7 @@ import contextlib
 import logging
 import os
 import shutil
-import threading
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -20,8 +17,9 @@ from ray.exceptions import RayError
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from torch import Tensor
 
+from onmodel.core.beside import beside
 from onmodel.core.errors import InternalError, OnModelError, ResourceError
-from onmodel.serving.private_ray import private_folder, start_private_ray
+from onmodel.serving.private_ray import private_ray
 from onmodel.training.job import Job, threads_per_worker
 
 if TYPE_CHECKING:
@@ -92,23 +90,20 @@ def cluster() -> Generator[None, None, None]:
     if ray.is_initialized():
         yield
         return
-    folder = str(private_folder())
-    try:
-        _start(folder)
+    with contextlib.ExitStack() as stack:
+        _start(stack)
         yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(folder: str) -> None:
+def _start(stack: contextlib.ExitStack) -> None:
     try:
         if "RAY_ADDRESS" in os.environ:
+            stack.callback(ray.shutdown)
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
             return
         for name, value in _LOCAL_SETTINGS.items():
             os.environ.setdefault(name, value)
-        start_private_ray(Path(folder), num_cpus=os.cpu_count() or 1, object_store_bytes=OBJECT_STORE_BYTES)
+        stack.enter_context(private_ray(object_store_bytes=OBJECT_STORE_BYTES))
     except Exception as error:  # Ray raises bare exceptions here
         reason = str(error).strip().split("\n")[0]
         raise ResourceError(f"Ray cannot be started ({reason}); close other programs, or check RAY_ADDRESS") from None
@@ -164,7 +159,9 @@ def _fit_once(job: Job, num_workers: int) -> None:
         _train_loop, train_loop_config={"job": job}, scaling_config=scaling, run_config=run
     )
     try:
-        _fit_interruptibly(trainer)
+        # In the main thread Ray would turn Ctrl-C into an exit of its own for good. The interrupt ends the wait; the
+        # cluster's end, or the driver's, ends the workers.
+        beside("ray-train-fit", trainer.fit)
     except WorkerGroupError:
         raise
     except TrainingFailedError as error:
@@ -193,25 +190,6 @@ def _still_there(num_workers: int) -> int:
     """As many of `num_workers` as the cluster can have now, at least one."""
     resources = ray.cluster_resources()
     return max(1, min(num_workers, int(resources.get("GPU", 0) or resources.get("CPU", 1))))
-
-
-def _fit_interruptibly(trainer: ray.train.torch.TorchTrainer) -> None:
-    """`trainer.fit()` beside the main thread: in it, Ray would turn Ctrl-C into an exit of its own for good.
-
-    The interrupt ends the wait; the cluster's end, or the driver's, ends the workers.
-    """
-    outcome: Future[None] = Future()
-
-    def work() -> None:
-        try:
-            trainer.fit()
-        except BaseException as error:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(None)
-
-    threading.Thread(target=work, name="ray-train-fit", daemon=True).start()
-    outcome.result()
 
 
 def _worker_error(error: WorkerGroupError) -> OnModelError:

@@ -118,6 +118,11 @@ def _after(config: TrainConfig, before: int, folder: Path, dataset_hash: str) ->
     return Start(folder, facts)
 
 
+def epoch_of(checkpoint: Path) -> int:
+    """The epoch that a file of `checkpoints` was written after."""
+    return int(checkpoint.stem[-6:])
+
+
 def checkpoints(trial_dir: Path, name: str) -> list[Path]:
     """The sd-scripts files of the trial, by epoch."""
     return sorted(trial_dir.glob(f"{name}-{'[0-9]' * 6}.safetensors"))

@@ -1,7 +1,6 @@
 """One trial from a config: the folder it lives in, what it goes on from, and what came of it."""
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onmodel.core.errors import InternalError, NotFoundError, UserError
-from onmodel.core.files import write_text
+from onmodel.core.files import remove_asides, user_cache, write_text
 from onmodel.core.progress import console
 from onmodel.training.checkpoint import copy_state
 from onmodel.training.config import TrainConfig, load_train_config, to_toml
@@ -19,8 +18,11 @@ from onmodel.training.job import (
     CONFIG,
     DATASET,
     METRICS,
+    PEFT,
     PROBLEMS,
     PROGRESS,
+    SAMPLES,
+    STAGES,
     STATE,
     Job,
     Samples,
@@ -111,6 +113,7 @@ def train(
             last_stage=alone,
             samples=samples,
         )
+        remove_asides(*_written(trial_dir))
         _write_facts(job)
         _take_up(start, trial_dir / STATE)
         _run(job, num_workers, max_failures, on_epoch)
@@ -197,6 +200,13 @@ def _run(job: Job, num_workers: int, max_failures: int, on_epoch: Callable[[int]
                 ray_train.fit(job, num_workers, max_failures=max_failures, say=_say)
     finally:
         (job.trial_dir / PROGRESS).unlink(missing_ok=True)
+        # Workers of a run that was interrupted are killed, maybe while they write.
+        remove_asides(*_written(job.trial_dir))
+
+
+def _written(trial_dir: Path) -> tuple[Path, ...]:
+    """The folders that a run writes into."""
+    return (trial_dir, *(trial_dir / name for name in (PEFT, SAMPLES, STAGES, STATE)))
 
 
 class _InProcess:
@@ -217,10 +227,8 @@ class _InProcess:
 
 
 def cache_dir() -> Path:
-    """Where encoded pictures and captions are kept: `ONMODEL_CACHE`, or the user's cache folder."""
-    home = os.environ.get("ONMODEL_CACHE")
-    base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "onmodel"
-    return base / "training"
+    """Where encoded pictures and captions are kept."""
+    return user_cache() / "training"
 
 
 def _write_facts(job: Job) -> None:

@@ -16,6 +16,7 @@ from onmodel.training.families import Family
 from onmodel.training.job import (
     LOSS_CHART,
     METRICS,
+    PEFT,
     PROBLEMS,
     PROGRESS,
     SAMPLES,
@@ -28,6 +29,7 @@ from onmodel.training.job import (
 from onmodel.training.logs import Log, open_logs
 from onmodel.training.loop import StepReport, Trainer
 from onmodel.training.metadata import Session, lora_metadata
+from onmodel.training.resuming import checkpoints, epoch_of
 
 STATE_EVERY_S = 20.0
 """A killed run loses about this much; in no case takes keeping states more than a fiftieth of the time."""
@@ -76,8 +78,8 @@ class Writer:
         """Remove what an earlier run left of steps that are taken now, another way or again."""
         folder, name = self._job.trial_dir, self._name
         over = sum(end <= trainer.step for plan in trainer.stages for end in plan.ends)
-        for file in folder.glob(f"{name}-{'[0-9]' * 6}.safetensors"):
-            if int(file.stem[-6:]) > over:
+        for file in checkpoints(folder, name):
+            if epoch_of(file) > over:
                 remove_checkpoint(file)
         for file in folder.glob(f"{name}-step{'[0-9]' * 8}.safetensors"):
             if int(file.stem[-8:]) > trainer.step:
@@ -141,7 +143,7 @@ class Writer:
         folder = self._job.trial_dir
         with self._trainer.evaluating():
             weights = network.read_weights(self._trainer.components)
-        export.write_peft(folder / "peft" / name, weights, self._job.config.network.spec)
+        export.write_peft(folder / PEFT / name, weights, self._job.config.network.spec)
         export.write_lora(folder / f"{name}.safetensors", weights, self._family.naming, self._metadata(epoch))
         if self._options.save_state:
             self._save_state(folder / f"{name}-state")
@@ -165,8 +167,8 @@ class Writer:
     def _prune_epochs(self, epoch: int) -> None:
         keep = self._options.save_last_n_epochs
         if keep is not None:
-            files = sorted(self._job.trial_dir.glob(f"{self._name}-{'[0-9]' * 6}.safetensors"))
-            for file in [file for file in files if int(file.stem[-6:]) <= epoch][:-keep]:
+            files = checkpoints(self._job.trial_dir, self._name)
+            for file in [file for file in files if epoch_of(file) <= epoch][:-keep]:
                 remove_checkpoint(file)
 
     def _prune_steps(self, step: int) -> None:
@@ -219,5 +221,5 @@ class Writer:
 def remove_checkpoint(file: Path) -> None:
     """Remove an sd-scripts file with its PEFT copy and its state."""
     file.unlink(missing_ok=True)
-    for folder in (file.parent / "peft" / file.stem, file.with_name(f"{file.stem}-state")):
+    for folder in (file.parent / PEFT / file.stem, file.with_name(f"{file.stem}-state")):
         shutil.rmtree(folder, ignore_errors=True)

@@ -17,7 +17,7 @@ from onmodel.training.config import ModelSection
 from onmodel.training.families import Family, make_family
 from onmodel.training.merge import merge_lora
 from onmodel.training.network_spec import NetworkSpec, make_spec
-from onmodel.training.pipeline import load_lora, load_pipeline, set_lora_scale, unload_lora
+from onmodel.training.pipeline import LoadedLora, load_lora, load_pipeline, set_lora_scale, unload_lora
 
 from .key_rules import KEYS, layer_names
 
@@ -165,6 +165,14 @@ def test_loaded_output_is_the_output_at_trainings_end(
         set_lora_scale(pipeline, 0.0)
         torch.testing.assert_close(output(family), before, atol=1e-5, rtol=1e-4)
     unload_lora(pipeline)
+    assert torch.equal(output(family), before)
+    load_lora(pipeline, folder / file, 0.5)
+    half = output(family)
+    unload_lora(pipeline)
+    merged = LoadedLora(pipeline, folder / file, 0.5)
+    torch.testing.assert_close(output(family), half, atol=2e-5, rtol=1e-3)
+    assert merged.changes_text
+    merged.undo()
     assert torch.equal(output(family), before)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onmodel.core.errors import UserError
 from onmodel.core.images import SUFFIXES
@@ -15,6 +15,9 @@ from onmodel.evaluation import generate
 from onmodel.evaluation.generate import DrawingModel, Planned
 from onmodel.evaluation.suite import TestSuite
 from onmodel.evaluation.trial import Trial
+
+if TYPE_CHECKING:
+    from onmodel.training.pipeline import LoadedLora
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,7 @@ class Pipelines:
         self._device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self._base: tuple[str, str | None] | None = None
         self._pipeline: Any = None
+        self._lora: LoadedLora | None = None
         self._encoded: dict[str, generate.Encoded] = {}
         self._texts = ""
 
@@ -177,20 +181,21 @@ class Pipelines:
         """The model's pipeline with its LoRA on it."""
         import torch
 
-        from onmodel.training.pipeline import changes_text, load_lora, load_pipeline, unload_lora
+        from onmodel.training.pipeline import LoadedLora, load_pipeline
 
+        if self._lora is not None:
+            self._lora.undo()
+            self._lora = None
         if self._base != (model.base, model.vae):
             self._pipeline = None
             self._encoded.clear()
             dtype = torch.float16 if self._device.startswith("cuda") else torch.float32
             self._pipeline = load_pipeline(model.base, device=self._device, dtype=dtype, vae=model.vae)
             self._base = (model.base, model.vae)
-        if model.lora is None:
-            unload_lora(self._pipeline)
-        else:
-            load_lora(self._pipeline, model.lora, model.scale)
+        if model.lora is not None:
+            self._lora = LoadedLora(self._pipeline, model.lora, model.scale)
         # A LoRA on the text encoder has embeddings of its own; every other one shares the base model's.
-        own = f"{model.lora_hash} {model.scale}" if changes_text(self._pipeline) else ""
+        own = f"{model.lora_hash} {model.scale}" if self._lora and self._lora.changes_text else ""
         self._texts = f"{own} {model.clip_skip}"
         return self._pipeline
 

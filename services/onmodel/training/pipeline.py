@@ -20,6 +20,9 @@ from onmodel.training.locate import locate_model, locate_vae
 from onmodel.training.lora_file import read_lora
 from onmodel.training.naming import naming_of
 
+MERGED_BYTES = 4 * 2**30
+"""Of weights that are kept twice: those of SDXL that a LoRA changes fit, a Flux' do not."""
+
 
 def load_pipeline(
     name_or_path: str,
@@ -164,6 +167,36 @@ def unload_lora(pipeline: diffusers.DiffusionPipeline) -> None:
     """Give `pipeline` its own layers back; nothing happens when no LoRA is loaded."""
     for module in network.lora_components(pipeline).values():
         network.detach(module)
+
+
+class LoadedLora:
+    """A LoRA on a pipeline, added to its weights, until `undo` gives it its own back.
+
+    Layers beside the weights take a quarter of the time that a small UNet needs. A big model keeps them all the same:
+    its own weights are kept in memory meanwhile, and would not fit twice.
+    """
+
+    def __init__(self, pipeline: diffusers.DiffusionPipeline, file: Path, scale: float = 1.0) -> None:
+        """Raises as `load_lora`."""
+        load_lora(pipeline, file, scale)
+        self._pipeline = pipeline
+        self.changes_text = changes_text(pipeline)
+        components = network.lora_components(pipeline)
+        layers: list[Any] = [
+            layer.get_base_layer() for module in components.values() for _, layer in network.lora_layers(module)
+        ]
+        weights: list[torch.Tensor] = [layer.weight for layer in layers]
+        self._own: list[tuple[torch.Tensor, torch.Tensor]] = []
+        if sum(weight.nbytes for weight in weights) <= MERGED_BYTES:
+            self._own = [(weight, weight.detach().to("cpu", copy=True)) for weight in weights]
+            network.merge(components)
+
+    def undo(self) -> None:
+        """Give the pipeline its own weights back, bit for bit."""
+        unload_lora(self._pipeline)
+        with torch.no_grad():
+            for weight, own in self._own:
+                weight.copy_(own)
 
 
 def changes_text(pipeline: diffusers.DiffusionPipeline) -> bool:

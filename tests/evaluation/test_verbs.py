@@ -4,17 +4,20 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from onmodel.cli.demo import DemoConfig, demo_suite, run_demo
-from onmodel.cli.evaluate import choice_table, command, parse_scales
+from onmodel.cli.evaluate import choice_table, choices_of, command, parse_scales, table
 from onmodel.core.errors import UserError
 from onmodel.evaluation.choice import choose
 from onmodel.evaluation.suite import load_suite
 
+from .made import evaluation
 from .test_choice import spread
 from .test_trial import lora
 
@@ -97,3 +100,25 @@ def test_the_demo_touches_nothing_that_is_not_its_own(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="other settings"):
         run_demo(other, DemoConfig())
     assert [f.name for f in other.iterdir()] == ["demo.json"]
+
+
+def test_figures_are_whole_on_a_terminal_of_80_columns() -> None:
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(table(evaluation("trial_1", {"close_up": 1.0})))
+    shown = captured.get()
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "Complex background" in shown
+
+
+def test_trials_that_share_a_folder_each_keep_their_choice(tmp_path: Path) -> None:
+    rows = np.array([[0.1, 0.32, 0.70], [0.75, 0.31, 0.74]])
+    results = [
+        result.model_copy(update={"trial": trial, "trial_folder": trial, "trigger": "zibo"})
+        for trial in ("a", "b")
+        for result in spread(rows)
+    ]
+    tasks: Any = [SimpleNamespace(folder=tmp_path / str(n)) for n in range(len(results))]
+    assert sorted(path.name for path in choices_of(tasks, results)) == ["a-zibo-choice.json", "b-zibo-choice.json"]
+    assert list(choices_of(tasks[:2], results[:2])) == [tmp_path / "choice.json"]

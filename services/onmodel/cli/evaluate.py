@@ -95,7 +95,7 @@ def command(
         options = options_of(references, impostors, measured_with, device, batch_size)
         tasks = make_tasks(trials, suite, options, scales=scales, output_dir=output_dir)
         results = evaluate(tasks, suite, options, opened)
-    choices = _choices(tasks, results)
+    choices = choices_of(tasks, results)
     if json:
         typer.echo(f"[{','.join(r.model_dump_json() for r in results)}]")
         return
@@ -113,8 +113,10 @@ def command(
         typer.echo(f"{path}")
 
 
-def _choices(tasks: "Sequence[Task]", results: "Sequence[Evaluation]") -> "dict[Path, Choice]":
+def choices_of(tasks: "Sequence[Task]", results: "Sequence[Evaluation]") -> "dict[Path, Choice]":
     """Choose among each trial's evaluations where it has several, and write each choice."""
+    from collections import Counter
+
     from onmodel.core.errors import UserError
     from onmodel.core.progress import console
     from onmodel.evaluation.choice import choose, write_choice
@@ -123,6 +125,8 @@ def _choices(tasks: "Sequence[Task]", results: "Sequence[Evaluation]") -> "dict[
     for task, result in zip(tasks, results, strict=True):
         # LoRA files of several characters may lie in one folder; their triggers make other prompts.
         groups.setdefault((task.folder.parent, result.trial_folder, result.prompts), []).append(result)
+    # A folder that several trials share holds a choice for each.
+    shared = Counter(root for root, _, _ in groups)
     written: dict[Path, Choice] = {}
     for (root, _, _), group in groups.items():
         if len(group) < 2:
@@ -133,7 +137,8 @@ def _choices(tasks: "Sequence[Task]", results: "Sequence[Evaluation]") -> "dict[
             # The figures stand without it.
             console.print(f"no checkpoint is recommended: {error}", highlight=False, markup=False)
             continue
-        written[write_choice(choice, root)] = choice
+        whose = f"{choice.trial}-{group[0].trigger}" if shared[root] > 1 else ""
+        written[write_choice(choice, root, whose)] = choice
     return written
 
 
@@ -217,11 +222,12 @@ def _preview(suite: "TestSuite", trigger: str | None) -> None:
     typer.echo(f"{len(suite.seeds)} variations each, seeds {', '.join(map(str, suite.seeds))}")
 
 
-COLUMNS = ("on_model", "identity", "consistency", "found", "framing", "prompt_fidelity", "memorisation")
+COLUMNS = ("on_model", "identity", "found", "framing", "prompt_fidelity", "memorisation")
 
 
 def table(result: "Evaluation") -> "Table":
     """An evaluation as a table: scenarios by figures, means with intervals for the first."""
+    from rich import box
     from rich.table import Table
 
     from onmodel.evaluation.compare import label, met
@@ -230,10 +236,13 @@ def table(result: "Evaluation") -> "Table":
 
     passed, of = met(result)
     title = f"{result.trial}, {result.checkpoint} at scale {result.scale:g}: {passed} of {of} targets met"
-    shown = Table(title=title, title_justify="left")
-    shown.add_column("scenario")
+    # Lean, to be read whole on a terminal of 80 columns.
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    shown.add_column("scenario", no_wrap=True)
     for name in COLUMNS:
-        shown.add_column(METRICS[name].label.lower(), justify="right")
+        shown.add_column(
+            METRICS[name].label.lower().removeprefix("character "), justify="right", no_wrap=name == COLUMNS[0]
+        )
     for scenario, figures in (*result.scenarios.items(), (ALL, result.overall)):
         cells: list[str] = []
         for name in COLUMNS:

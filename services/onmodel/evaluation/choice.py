@@ -282,9 +282,13 @@ def _confidence(candidates: Sequence[Candidate], first: int, second: int, agains
     )
 
 
-def write_choice(choice: Choice, folder: Path) -> Path:
-    """Write `choice.json` into `folder`, the one that holds the evaluations' folders; returns its path."""
-    path = folder / CHOICE_FILE
+def write_choice(choice: Choice, folder: Path, whose: str = "") -> Path:
+    """Write `choice.json` into `folder`, the one that holds the evaluations' folders; returns its path.
+
+    Args:
+        whose: stands before the name, where several trials share the folder.
+    """
+    path = folder / (f"{whose}-{CHOICE_FILE}" if whose else CHOICE_FILE)
     write_text(path, choice.model_dump_json(indent=1) + "\n")
     return path
 

@@ -17,6 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scoring": {"core", "common", "toybox"},
     "toybox": {"core"},
     "serving": {"core", "detection", "scoring", "common", "toybox"},
+    "doctor": LOOKING,
     "dataset": LOOKING,
     "film": {*LOOKING, "dataset"},
     "curation": {*LOOKING, "dataset", "film"},
@@ -24,11 +25,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {*LOOKING, "dataset", "training"},
     "ablation": TRYING,
     "diagnosis": {*TRYING, "curation", "film"},
-    "cli": {*TRYING, "ablation", "curation", "diagnosis", "film"},
+    "cli": {*TRYING, "ablation", "curation", "diagnosis", "doctor", "film"},
 }
 
 RAY_ADAPTERS = {
     "ablation/ray_tune.py",
+    "common/metrics.py",
     "detection/app.py",
     "evaluation/ray_draw.py",
     "film/ray_data.py",

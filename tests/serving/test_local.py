@@ -115,37 +115,6 @@ def test_a_killed_verb_takes_its_services_with_it(clip_folder: Path, state: Path
     assert_all_end(below)
 
 
-@pytest.mark.ray
-@pytest.mark.timeout(900)
-def test_up_status_down(clip_folder: Path, state: Path, tmp_path: Path) -> None:
-    def onmodel(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "onmodel.cli.main", "serve", *arguments],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-
-    port = str(free_port())
-    assert onmodel("status", "--services", f"127.0.0.1:{port}").returncode == 4
-    up = onmodel("up", "--port", port, "--scorer", str(clip_folder))
-    try:
-        assert up.returncode == 0, up.stderr
-        running = recall()
-        assert running is not None and running.address == f"127.0.0.1:{port}"
-        below = psutil.Process(running.pid).children(recursive=True)
-        status = onmodel("status")
-        assert status.returncode == 0 and str(clip_folder) in status.stdout
-        again = onmodel("up", "--port", port)
-        assert again.returncode == 2 and "onmodel serve down" in again.stderr
-    finally:
-        down = onmodel("down", "--json")
-    assert down.returncode == 0 and '"stopped": true' in down.stdout
-    assert_all_end(below)
-    assert '"stopped": false' in onmodel("down", "--json").stdout
-
-
 def test_a_missing_model_is_named_before_anything_starts() -> None:
     # Other tests of this process may have services of their own running.
     before = {child.pid for child in psutil.Process().children()}

@@ -104,4 +104,4 @@ def test_more_pictures_than_the_limit_are_refused() -> None:
 
 
 def test_batches_count_pictures() -> None:
-    assert count_items([[1, 2], [], [3]]) == 3
+    assert count_items([(None, [1, 2]), (None, []), (None, [3])]) == 3

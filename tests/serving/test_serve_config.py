@@ -53,9 +53,11 @@ DEPLOYMENT = ("applications", 0, "deployments", 0)
         ((*DEPLOYMENT, "autoscaling_config"), {"max_ongoing_requests": 9}, "autoscaling_config.max_ongoing_requests"),
         ((*DEPLOYMENT, "ray_actor_options"), {"num_cpu": 1}, "did you mean `num_cpus`"),
         ((*DEPLOYMENT, "num_replicas"), "many", "num_replicas"),
-        (("applications", 0, "args", "detector"), {"wieghts": "x"}, "did you mean `weights`"),
-        (("applications", 0, "args", "detector"), "tobox", "toybox"),
-        (("applications", 1, "args", "scorer", "batch_size"), 0, "batch_size"),
+        ((*DEPLOYMENT, "user_config", "detector"), {"wieghts": "x"}, "did you mean `weights`"),
+        ((*DEPLOYMENT, "user_config", "detector"), "tobox", "toybox"),
+        ((*DEPLOYMENT, "user_config", "scorer"), "toybox", "unknown key `scorer`"),
+        (("applications", 1, "deployments", 0, "user_config", "scorer", "batch_size"), 0, "batch_size"),
+        (("applications", 0, "args", "detector"), "toybox", "unknown key `detector`"),
         (("applications", 1, "args", "intake", "roots"), [], "unknown key"),
         (("applications", 0, "route_prefix"), None, "no route_prefix"),
         (("applications", 0, "name"), "other", "no application is called `other`"),
@@ -81,6 +83,8 @@ def test_models_given_on_the_command_line_take_their_place(config: dict[str, Any
     changed = with_models(config, DetectorConfig.preset("film"), ScorerConfig(model="ViT-B-32", pretrained="openai"))
     check_serve_config(yaml.safe_load(yaml.safe_dump(changed)), "changed")
     detection, scoring = changed["applications"]
-    assert detection["args"]["detector"]["weights"] == "yolox_nano"
-    assert detection["args"]["intake"] == config["applications"][0]["args"]["intake"]
-    assert scoring["args"]["scorer"]["pretrained"] == "openai"
+    assert detection["deployments"][0]["user_config"]["detector"]["weights"] == "yolox_nano"
+    assert detection["args"] == config["applications"][0]["args"]
+    assert scoring["deployments"][0]["user_config"]["scorer"]["pretrained"] == "openai"
+    listed = config["applications"][0]["deployments"][0]
+    assert detection["deployments"][0]["max_queued_requests"] == listed["max_queued_requests"]

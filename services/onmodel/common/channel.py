@@ -3,12 +3,15 @@
 import collections
 import contextlib
 import json
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
 
+from onmodel.common import trace
 from onmodel.core.errors import (
     ForbiddenError,
     NotFoundError,
@@ -48,53 +51,92 @@ _SERVICE_CONFIG = json.dumps(
 )
 
 
-class _Application(grpc.UnaryUnaryClientInterceptor):
-    """Adds the metadata key by which Serve's proxy finds the application.
+class _Metadata(grpc.UnaryUnaryClientInterceptor):
+    """Adds what a request is called by (common.trace) and the key by which Serve's proxy finds the application.
 
     With a single application deployed the proxy accepts any value and none, so leaving it out works
     until a second one is there.
     """
 
-    def __init__(self, name: str) -> None:
-        self._entry = ("application", name)
+    def __init__(self, application: str, token: str | None) -> None:
+        self._entries = [("application", application)]
+        if token is not None:
+            self._entries.append(("authorization", f"Bearer {token}"))
 
     def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        metadata = [*(client_call_details.metadata or ()), self._entry]
-        return continuation(client_call_details._replace(metadata=metadata), request)
+        given = [*(client_call_details.metadata or ()), *self._entries]
+        return continuation(client_call_details._replace(metadata=[*given, *trace.outgoing(given)]), request)
 
 
 def open_channel(address: str, application: str) -> grpc.Channel:
-    """A channel to the proxy at `address` (HOST:PORT) whose calls name `application`."""
+    """A channel to the proxy at `address` whose calls name `application`.
+
+    `grpcs://HOST:PORT` speaks TLS, checked against the system's authorities or those in the file that
+    ONMODEL_TLS_CA names; HOST:PORT does not. A token (ONMODEL_TOKEN, or in the file that ONMODEL_TOKEN_FILE
+    names) is sent as `authorization: Bearer` with every call.
+
+    Raises UserError for a malformed address, a file that cannot be read, and a token that would cross a network in
+    the clear.
+    """
+    target, secure = split_address(address)
+    token = _token()
+    if token is not None and not secure and not _is_loopback(target):
+        raise UserError(
+            f"{address}: a token is set (ONMODEL_TOKEN or ONMODEL_TOKEN_FILE) and this connection would carry it in "
+            f"the clear; use grpcs://{target}, or unset it"
+        )
     options: list[tuple[str, str | int]] = [
         ("grpc.service_config", _SERVICE_CONFIG),
         ("grpc.enable_retries", 1),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         # A proxy configured for the outside world cannot reach this machine's own loopback.
-        ("grpc.enable_http_proxy", 0 if _is_loopback(address) else 1),
+        ("grpc.enable_http_proxy", 0 if _is_loopback(target) else 1),
     ]
-    channel = grpc.insecure_channel(address, options=options)
-    return grpc.intercept_channel(channel, _Application(application))
+    if secure:
+        authorities = os.environ.get("ONMODEL_TLS_CA")
+        roots = _read(authorities, "ONMODEL_TLS_CA") if authorities else None
+        channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(roots), options=options)
+    else:
+        channel = grpc.insecure_channel(target, options=options)
+    return grpc.intercept_channel(channel, _Metadata(application, token))
 
 
-def _is_loopback(address: str) -> bool:
-    host = address.rsplit(":", 1)[0].strip("[]")
+def _token() -> str | None:
+    file = os.environ.get("ONMODEL_TOKEN_FILE")
+    token = _read(file, "ONMODEL_TOKEN_FILE").decode("ascii", "replace") if file else os.environ.get("ONMODEL_TOKEN")
+    token = (token or "").strip()
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise UserError("the token in ONMODEL_TOKEN or ONMODEL_TOKEN_FILE is not one line of plain characters")
+    return token or None
+
+
+def _read(file: str, variable: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise UserError(f"{variable}={file}: cannot be read ({error.strerror}); check the path") from None
+
+
+def _is_loopback(target: str) -> bool:
+    host = target.rsplit(":", 1)[0].strip("[]")
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def check_address(address: str) -> str:
-    """`address` itself when it reads HOST:PORT. Raises UserError otherwise."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+def split_address(address: str) -> tuple[str, bool]:
+    """(HOST:PORT, whether to speak TLS) of HOST:PORT or grpcs://HOST:PORT. Raises UserError for anything else."""
+    target = address.removeprefix("grpcs://")
+    host, _, port = target.rpartition(":")
+    if not host or "/" in host or not port.isdigit() or not 0 < int(port) < 65536:
         raise UserError(f"{address}: not an address of the form HOST:PORT; for example 127.0.0.1:9000")
-    return address
+    return target, target != address
 
 
 class ServiceClient:
     """A connection to one application. Safe to use from several threads; close it or use it as a context."""
 
     def __init__(self, address: str, application: str, *, timeout_s: float) -> None:
-        self.address = check_address(address)
+        self.address = address
         self._application = application
         self._timeout_s = timeout_s
         self._channel = open_channel(address, application)
@@ -115,6 +157,12 @@ class ServiceClient:
         """One request with a deadline. Raises an OnModelError of the kind its status says."""
         with self._errors():
             return method(request, timeout=self._timeout_s)
+
+    def call_with_trailing(self, method: Any, request: Any) -> tuple[Any, dict[str, str]]:
+        """As `call`, and the reply's trailing metadata (common.trace)."""
+        with self._errors():
+            response, call = method.with_call(request, timeout=self._timeout_s)
+        return response, {key: value for key, value in call.trailing_metadata() if isinstance(value, str)}
 
     def pipeline(self, method: Any, requests: Iterable[Any]) -> Iterator[Any]:
         """Replies to `requests` in their order, with IN_FLIGHT of them under way at once.
@@ -147,6 +195,11 @@ class ServiceClient:
         match code:
             case grpc.StatusCode.INVALID_ARGUMENT:
                 return UserError(details)
+            case grpc.StatusCode.UNAUTHENTICATED:
+                return UserError(
+                    f"{self.address}: refuses the token ({details}); give one that counts there in ONMODEL_TOKEN or "
+                    "ONMODEL_TOKEN_FILE"
+                )
             case grpc.StatusCode.PERMISSION_DENIED:
                 return ForbiddenError(details)
             case grpc.StatusCode.NOT_FOUND if "pplication" in details:

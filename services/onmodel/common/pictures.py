@@ -1,12 +1,13 @@
 """Pictures on their way to a model: where they may come from, decoding beside computing, batches of images."""
 
 import asyncio
+import contextvars
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
@@ -34,6 +35,18 @@ class Intake(Config):
     """Threads that decode while the model runs; 0 = one a core, at most 4."""
     model_threads: int = Field(default=0, ge=0)
     """Threads of the model itself on the CPU; 0 = the cores shared among this machine's replicas."""
+
+
+class Observer(Protocol):
+    """Told of pictures as they come and go, in the event loop's thread."""
+
+    def taken(self, count: int) -> None:
+        """A request has brought this many."""
+        ...
+
+    def done(self, computed: int, refused: int, broken_off: int = 0) -> None:
+        """So many of them are answered with a result, with an error, or not at all."""
+        ...
 
 
 class PictureReader:
@@ -95,7 +108,9 @@ class Pipeline(Generic[Prepared, Result]):
         batch_size: int,
         prepare: Callable[[RGB], Prepared],
         compute: Callable[[list[Prepared]], Awaitable[list[Result]]],
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer
         self._reader = PictureReader(intake.allowed_roots)
         self._limit = intake.max_images_per_request
         self._batch_size = batch_size
@@ -113,6 +128,19 @@ class Pipeline(Generic[Prepared, Result]):
                 f"{len(messages)} images in one request; the limit is {self._limit}: send them in several requests"
             )
         pieces = [messages[at : at + self._batch_size] for at in range(0, len(messages), self._batch_size)]
+        if self._observer is None:
+            return await self._all(pieces)
+        self._observer.taken(len(messages))
+        try:
+            results = await self._all(pieces)
+        except BaseException:
+            self._observer.done(0, 0, len(messages))
+            raise
+        refused = sum(isinstance(result, OnModelError) for result in results)
+        self._observer.done(len(results) - refused, refused)
+        return results
+
+    async def _all(self, pieces: Sequence[Sequence[pb.Image]]) -> list[Result | OnModelError]:
         done = await asyncio.gather(*(self._piece(piece) for piece in pieces))
         return [result for piece in done for result in piece]
 
@@ -126,7 +154,7 @@ class Pipeline(Generic[Prepared, Result]):
             ready = [
                 item
                 for part in await asyncio.gather(
-                    *(loop.run_in_executor(self._pool, self._prepare_all, part) for part in parts)
+                    *(loop.run_in_executor(self._pool, self._in_context(part)) for part in parts)
                 )
                 for item in part
             ]
@@ -150,6 +178,11 @@ class Pipeline(Generic[Prepared, Result]):
                     self._room.release()
                 raise
 
+    def _in_context(self, messages: Sequence[pb.Image]) -> Callable[[], list[Prepared | OnModelError]]:
+        """`_prepare_all` in the request's context, so that what is logged there names the request."""
+        context = contextvars.copy_context()
+        return lambda: context.run(self._prepare_all, messages)
+
     def _prepare_all(self, messages: Sequence[pb.Image]) -> list[Prepared | OnModelError]:
         return [self._prepare_one(message) for message in messages]
 
@@ -166,6 +199,6 @@ class Pipeline(Generic[Prepared, Result]):
             return ImageError(f"picture: cannot be decoded ({type(error).__name__}: {error}); remove it")
 
 
-def count_items(pieces: list[list[Any]]) -> int:
-    """How many images a batch of pieces holds, for `serve.batch(batch_size_fn=...)`."""
-    return sum(len(piece) for piece in pieces)
+def count_items(pieces: list[tuple[Any, list[Any]]]) -> int:
+    """How many images a batch of (model, images) pieces holds, for `serve.batch(batch_size_fn=...)`."""
+    return sum(len(images) for _, images in pieces)

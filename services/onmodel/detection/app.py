@@ -2,19 +2,25 @@
 
 import asyncio
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import field_validator
 from ray import serve
 from ray.serve import Application
 
 from onmodel.common.edge import rpc
+from onmodel.common.metrics import PictureMetrics
 from onmodel.common.pictures import Intake, count_items
-from onmodel.core.config import Config
+from onmodel.common.reload import Reloading
+from onmodel.core.config import Config, validate
 from onmodel.core.images import RGB
 from onmodel.detection.config import DetectorConfig
 from onmodel.detection.convert import Detected
 from onmodel.detection.v1 import detection_pb2 as pb
+
+if TYPE_CHECKING:
+    from onmodel.detection.model import Detector
+    from onmodel.detection.service import DetectionService
 
 NAME = "detection"
 
@@ -22,14 +28,25 @@ NAME = "detection"
 class DetectionArgs(Config):
     """The application's `args` in a Serve config."""
 
+    intake: Intake = Intake()
+
+
+class DetectionModel(Config):
+    """The deployment's `user_config` in a Serve config: changed, it is loaded while the former model answers."""
+
     detector: DetectorConfig = DetectorConfig.preset("toybox")
     """In a file also a preset's name."""
-    intake: Intake = Intake()
 
     @field_validator("detector", mode="before")
     @classmethod
     def _preset(cls, value: Any) -> Any:
         return DetectorConfig.preset(value) if isinstance(value, str) else value
+
+
+class _Loaded(NamedTuple):
+    detector: "Detector"
+    config: DetectorConfig
+    service: "DetectionService"
 
 
 @serve.deployment(
@@ -38,40 +55,62 @@ class DetectionArgs(Config):
     max_ongoing_requests=64,
     max_queued_requests=256,
     ray_actor_options={"num_cpus": 0.1},
+    user_config={"detector": "toybox"},
 )
 class Detection:
     """One replica: a detector and a pool of decoding threads. Methods are named as the RPCs."""
 
     def __init__(self, args: DetectionArgs) -> None:
-        threads = args.detector.threads or args.intake.model_threads or os.cpu_count() or 1
+        self._intake = args.intake
+        self._metrics = PictureMetrics()
+        self._model = Reloading(self._load, self._metrics.loaded)
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Called by Serve with the first `user_config` and each later one."""
+        await self._model.ask(user_config)
+        batched: Any = self._detect
+        batched.set_max_batch_size(self._model.loaded.config.batch_size)
+
+    def _load(self, user_config: dict[str, Any]) -> _Loaded:
+        wanted = validate(DetectionModel, user_config, "user_config of Detection").detector
+        threads = wanted.threads or self._intake.model_threads or os.cpu_count() or 1
         # Ray sets this by the actor's share of a CPU, which would leave the model one thread. The runtimes
         # read it when they are first imported, which is below.
         os.environ["OMP_NUM_THREADS"] = str(threads)
         from onmodel.detection.model import load_detector
         from onmodel.detection.service import DetectionService
 
-        self._config = args.detector.model_copy(update={"threads": threads})
-        self._detector = load_detector(self._config)
-        size = args.detector.batch_size
-        batched: Any = self._detect
-        batched.set_max_batch_size(size)
-        self._service = DetectionService(self._detector, self._config, args.intake, self._detect)
+        config = wanted.model_copy(update={"threads": threads})
+        detector = load_detector(config)
+
+        async def detect(images: list[RGB]) -> list[Detected]:
+            return await self._detect((loaded, images))
+
+        service = DetectionService(detector, config, self._intake, detect, self._metrics)
+        loaded = _Loaded(detector, config, service)
+        return loaded
 
     @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.005, batch_size_fn=count_items)
-    async def _detect(self, pieces: list[list[RGB]]) -> list[list[Detected]]:
+    async def _detect(self, pieces: list[tuple[_Loaded, list[RGB]]]) -> list[list[Detected]]:
         from onmodel.detection.service import detect_and_decide
 
-        flat = [image for piece in pieces for image in piece]
-        found = iter(await asyncio.to_thread(detect_and_decide, self._detector, self._config, flat))
-        return [[next(found) for _ in piece] for piece in pieces]
+        found: dict[int, list[Detected]] = {}
+        # One model, but for the moment in which it is replaced.
+        for loaded in {id(loaded): loaded for loaded, _ in pieces}.values():
+            own = [index for index, (model, _) in enumerate(pieces) if model is loaded]
+            flat = [image for index in own for image in pieces[index][1]]
+            with self._metrics.batch(len(flat), loaded.config.batch_size):
+                results = iter(await asyncio.to_thread(detect_and_decide, loaded.detector, loaded.config, flat))
+            found |= {index: [next(results) for _ in pieces[index][1]] for index in own}
+        return [found[index] for index in range(len(pieces))]
 
     @rpc
     async def Detect(self, request: pb.DetectRequest) -> pb.DetectResponse:
-        return await self._service.detect(request)
+        return await self._model.loaded.service.detect(request)
 
     @rpc
     async def GetModelInfo(self, request: pb.GetModelInfoRequest) -> pb.GetModelInfoResponse:
-        return self._service.model_info()
+        return self._model.loaded.service.model_info(self._model.error)
 
 
 def build(args: DetectionArgs) -> Application:

@@ -88,3 +88,11 @@ class ScoringClient(ServiceClient):
         """Which model scores."""
         response = self.call(self._stub.GetModelInfo, pb.GetModelInfoRequest())
         return model_info_from_wire(response.model)
+
+    def reload_error(self) -> str:
+        """Why the model asked for last could not take the place of the one that answers; empty when it has."""
+        return self.call(self._stub.GetModelInfo, pb.GetModelInfoRequest()).reload_error
+
+    def trailing(self) -> dict[str, str]:
+        """The trailing metadata of one short request: its id, and the service's clock (common.trace)."""
+        return self.call_with_trailing(self._stub.GetModelInfo, pb.GetModelInfoRequest())[1]

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import numpy as np
 
 from onmodel.common.convert import ModelInfo, error_to_wire, model_info_to_wire
-from onmodel.common.pictures import Intake, Pipeline
+from onmodel.common.pictures import Intake, Observer, Pipeline
 from onmodel.common.v1 import common_pb2
 from onmodel.core.errors import ImageError, OnModelError, UserError
 from onmodel.scoring import metrics
@@ -33,9 +33,10 @@ class ScoringService:
         intake: Intake,
         batch_size: int,
         embed: Callable[[list[Pixels]], Awaitable[list[Vector]]],
+        observer: Observer | None = None,
     ) -> None:
         self._scorer = scorer
-        self._pipeline = Pipeline(intake, batch_size, scorer.prepare, embed)
+        self._pipeline = Pipeline(intake, batch_size, scorer.prepare, embed, observer)
 
     async def embed_images(self, request: pb.EmbedImagesRequest) -> pb.EmbedImagesResponse:
         """A vector or an error per image."""
@@ -65,10 +66,10 @@ class ScoringService:
         vectors = dict(zip(unique, await self._embed_texts(unique), strict=True))
         return _prompts(outcomes, [vectors[pair.text] for pair in request.pairs])
 
-    def model_info(self) -> pb.GetModelInfoResponse:
-        """Which model scores."""
+    def model_info(self, reload_error: str = "") -> pb.GetModelInfoResponse:
+        """Which model scores, and why it is not the one asked for last."""
         info = ModelInfo(self._scorer.name, self._scorer.hash, self._scorer.config_hash)
-        return pb.GetModelInfoResponse(model=model_info_to_wire(info))
+        return pb.GetModelInfoResponse(model=model_info_to_wire(info), reload_error=reload_error)
 
     async def _embed_texts(self, texts: list[str]) -> Sequence[Vector]:
         if len(texts) > MAX_TEXTS:

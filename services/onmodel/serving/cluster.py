@@ -18,7 +18,7 @@ def join_cluster() -> None:
         return
     address = os.environ.get("RAY_ADDRESS", "")
     try:
-        _knock(address)
+        knock(address)
         ray.init(log_to_driver=False)
     except (OSError, RuntimeError, ValueError) as error:
         raise ServiceError(
@@ -27,8 +27,8 @@ def join_cluster() -> None:
         ) from None
 
 
-def _knock(address: str) -> None:
-    """Raise OSError where nothing listens at HOST:PORT: Ray itself waits for minutes."""
+def knock(address: str, timeout_s: float = 10.0) -> None:
+    """Raise OSError where nothing listens at HOST:PORT: Ray itself waits for minutes. Any other form passes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s).close()

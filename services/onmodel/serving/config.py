@@ -12,6 +12,9 @@ SERVICERS = (
 )
 """What Serve's gRPC proxy is told of our contracts."""
 
+CONTROL_SOCKET = "control.sock"
+"""In a detached host's folder: where it takes further commands."""
+
 AppName = Literal["detection", "scoring"]
 APP_NAMES: tuple[AppName, ...] = ("detection", "scoring")
 
@@ -25,6 +28,8 @@ class StartOptions(Config):
     http_port: int = Field(ge=1, le=65535)
     host: str = "127.0.0.1"
     """Interface of the gRPC port."""
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Port of the loopback interface on which Prometheus finds the metrics; None = there are none."""
     request_timeout_s: float = Field(default=300.0, gt=0)
     num_cpus: int | None = Field(default=None, ge=1)
     """Ray's idea of this machine's CPUs; it sizes its pool of waiting workers by it."""
@@ -43,4 +48,6 @@ class LocalApp(Config):
 
     name: AppName
     args: dict[str, Any]
+    user_config: dict[str, Any]
+    """Which model it runs."""
     replicas: int = Field(default=1, ge=1)

@@ -7,8 +7,9 @@ It reads one JSON object a line from standard input and answers each with one on
     {"serve_config": {…}}              deploy a Serve config               {"ok": true}
 
 A failure is answered with {"error": sentence, "kind": exception's name}. It ends when standard input does or
-when its parent is gone (unless detached), or on SIGTERM, and takes all of Ray with it. A process of its own
-keeps Ray's threads, signal handlers and output out of whoever needs an answer.
+when its parent is gone (unless detached), or on SIGTERM, and takes all of Ray with it. A detached one takes the last
+of these commands also from later processes of the same user, one a connection, through a socket in its folder. A
+process of its own keeps Ray's threads, signal handlers and output out of whoever needs an answer.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -25,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from onmodel.core.errors import OnModelError, ServiceError
-from onmodel.serving.config import SERVICERS, LocalApp, StartOptions
+from onmodel.serving.config import CONTROL_SOCKET, SERVICERS, LocalApp, StartOptions
 from onmodel.serving.private_ray import start_private_ray
 
 START_TIMEOUT_S = 600.0
@@ -45,8 +47,8 @@ def main() -> None:
             with contextlib.suppress(BrokenPipeError):
                 answers.write(json.dumps(answer) + "\n")
                 answers.flush()
-        while host.detached:
-            signal.pause()
+        if host.detached:
+            _answer_on_socket(host)
     finally:
         # A second signal must not stop the clearing away.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -91,6 +93,18 @@ def _commands(host: "_Host") -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
+def _answer_on_socket(host: "_Host") -> None:
+    """Take commands from whoever may open the socket: its folder is its user's alone."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(host.folder / CONTROL_SOCKET))
+        listener.listen()
+        while True:
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rwb") as stream, contextlib.suppress(OSError, ValueError):
+                answer = _answer(host, json.loads(stream.readline()))
+                stream.write(json.dumps(answer).encode() + b"\n")
+
+
 def _answer(host: "_Host", command: dict[str, Any]) -> dict[str, Any]:
     try:
         if "start" in command:
@@ -114,9 +128,13 @@ class _Host:
     detached = False
     _options: StartOptions | None = None
 
+    @property
+    def folder(self) -> Path:
+        assert self._options is not None
+        return Path(self._options.folder)
+
     def start(self, options: StartOptions) -> None:
         self._options = options
-        self.detached = options.detached
         from ray import serve
         from ray.exceptions import RayError
 
@@ -124,6 +142,7 @@ class _Host:
             Path(options.folder),
             num_cpus=options.num_cpus or max(2, os.cpu_count() or 1),
             object_store_bytes=options.object_store_bytes,
+            metrics_port=options.metrics_port,
         )
         # Ray puts handlers of its own in place.
         _take_signals()
@@ -160,6 +179,9 @@ class _Host:
         client.deploy_apps(ServeDeploySchema.model_validate(config))
         self._wait_until_running(names)
         self._wait_until_routed(names)
+        assert self._options is not None
+        # Only now: who is killed while it starts services leaves none behind.
+        self.detached = self._options.detached
 
     def _wait_until_running(self, names: list[str]) -> None:
         # Serve's own way of waiting gives up after 60 seconds, which a large model can take to load.
@@ -211,10 +233,12 @@ def _application(app: LocalApp) -> Any:
     if app.name == "detection":
         from onmodel.detection.app import Detection, DetectionArgs
 
-        return Detection.options(num_replicas=app.replicas).bind(DetectionArgs.model_validate(app.args))
-    from onmodel.scoring.app import Scoring, ScoringArgs
+        deployment, args = Detection, DetectionArgs.model_validate(app.args)
+    else:
+        from onmodel.scoring.app import Scoring, ScoringArgs
 
-    return Scoring.options(num_replicas=app.replicas).bind(ScoringArgs.model_validate(app.args))
+        deployment, args = Scoring, ScoringArgs.model_validate(app.args)
+    return deployment.options(num_replicas=app.replicas, user_config=app.user_config).bind(args)
 
 
 def _deploy_error(names: list[str]) -> OnModelError | None:

@@ -4,7 +4,6 @@ import os
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from onmodel.common.pictures import Intake
 from onmodel.core.progress import console
@@ -61,7 +60,7 @@ class Services:
                 return
             if "scoring" in missing:
                 # Cheap, and a mistyped name is answered before half a minute of starting.
-                ScorerConfig.model_validate(self._plan["scoring"].args.get("scorer", {})).folder()
+                ScorerConfig.model_validate(self._plan["scoring"].user_config["scorer"]).folder()
             with console.status(f"starting the {' and '.join(missing)} service on this machine"):
                 self._deploy(missing)
 
@@ -105,16 +104,18 @@ def plan_apps(
 ) -> dict[AppName, LocalApp]:
     """Each application as this machine would run it: its cores are shared out among the replicas."""
     threads = max(1, (os.cpu_count() or 1) // detection_replicas)
-    shared = Intake(model_threads=threads).model_dump()
-    detection: dict[str, Any] = {"intake": shared}
-    if detector is not None:
-        detection["detector"] = detector.model_dump()
-    scoring: dict[str, Any] = {"intake": Intake().model_dump()}
-    if scorer is not None:
-        scoring["scorer"] = scorer.model_dump()
     return {
-        "detection": LocalApp(name="detection", args=detection, replicas=detection_replicas),
-        "scoring": LocalApp(name="scoring", args=scoring),
+        "detection": LocalApp(
+            name="detection",
+            args={"intake": Intake(model_threads=threads).model_dump()},
+            user_config={"detector": (detector or DetectorConfig.preset("toybox")).model_dump(mode="json")},
+            replicas=detection_replicas,
+        ),
+        "scoring": LocalApp(
+            name="scoring",
+            args={"intake": Intake().model_dump()},
+            user_config={"scorer": (scorer or ScorerConfig()).model_dump(mode="json")},
+        ),
     }
 
 

@@ -3,12 +3,13 @@
 `ray.init` starts six processes, and on slow or busy cores most of the time goes into three of them that a
 private Ray has no use for: the autoscaler's monitor and the log monitor, which no argument of `ray.init`
 leaves out, and the metrics agent, for whose port the raylet waits, and dies after 15 seconds of waiting.
-Here the two monitors are not started, the agent runs in the minimal form that Ray has for an installation
-without the dashboard's packages, and the port files for which the raylet waits are laid out beforehand.
+Here the two monitors are not started, the agent runs (unless metrics are wanted) in the minimal form that Ray has for
+an installation without the dashboard's packages, and the port files for which the raylet waits are laid out beforehand.
 Should a later Ray name any of this differently, the start is slower, not wrong.
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import shutil
@@ -58,10 +59,11 @@ def _workers() -> list[psutil.Process]:
     return found
 
 
-def start_private_ray(folder: Path, *, num_cpus: int, object_store_bytes: int) -> None:
+def start_private_ray(folder: Path, *, num_cpus: int, object_store_bytes: int, metrics_port: int | None = None) -> None:
     """`ray.init` for this process, with Ray's session below `folder` (an empty folder with a short path).
 
-    Nothing is printed. Ends with `ray.shutdown()` or this process. Raises what `ray.init` raises.
+    With a `metrics_port` Ray's metrics agent runs too, and exports there. Nothing is printed. Ends with
+    `ray.shutdown()` or this process. Raises what `ray.init` raises.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_agent_register_timeout_ms", str(PATIENCE_MS))
@@ -74,7 +76,7 @@ def start_private_ray(folder: Path, *, num_cpus: int, object_store_bytes: int) -
         session = folder / str(attempt)
         session.mkdir()
         try:
-            with _lean_start(session):
+            with _lean_start(session, metrics_port):
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,
@@ -94,21 +96,33 @@ def start_private_ray(folder: Path, *, num_cpus: int, object_store_bytes: int) -
 
 
 @contextlib.contextmanager
-def _lean_start(session: Path) -> Generator[None]:
+def _lean_start(session: Path, metrics_port: int | None) -> Generator[None]:
     from ray._private import utils
     from ray._private.parameter import RayParams
 
-    port = free_port()
+    ports = {"runtime_env_agent_port": free_port()}
+    without_agent = {"metrics_agent_port": -1, "metrics_export_port": -1, "dashboard_agent_listen_port": -1}
+    if metrics_port is not None:
+        # Known beforehand, so that the raylet does not wait for an agent that takes its time to be imported.
+        ports |= {"metrics_agent_port": free_port(), "dashboard_agent_listen_port": free_port()}
+        ports |= {"metrics_export_port": metrics_port}
     original_init, original_check = RayParams.__init__, utils.get_dashboard_dependency_error
 
     def lean_init(self: Any, *args: Any, **settings: Any) -> None:
-        settings |= {"no_monitor": True, "include_log_monitor": False, "runtime_env_agent_port": port}
+        settings |= {"no_monitor": True, "include_log_monitor": False, **ports}
         original_init(self, *args, **settings)
+
+    asked = itertools.count()
+
+    def lean_check() -> ImportError | None:
+        # Ray asks for the dashboard first, and then for the agent, which exports the metrics.
+        agent = next(asked) > 0
+        return None if agent and metrics_port is not None else ImportError("the dashboard is not wanted here")
 
     started = threading.Event()
     RayParams.__init__ = lean_init
-    utils.get_dashboard_dependency_error = lambda: ImportError("the dashboard is not wanted here")
-    threading.Thread(target=_lay_out_ports, args=(session, port, started), daemon=True).start()
+    utils.get_dashboard_dependency_error = lean_check
+    threading.Thread(target=_lay_out_ports, args=(session, without_agent | ports, started), daemon=True).start()
     try:
         yield
     finally:
@@ -117,14 +131,8 @@ def _lean_start(session: Path) -> Generator[None]:
         utils.get_dashboard_dependency_error = original_check
 
 
-def _lay_out_ports(session: Path, port: int, started: threading.Event) -> None:
+def _lay_out_ports(session: Path, ports: dict[str, int], started: threading.Event) -> None:
     """Write the files that the agents would, -1 meaning "no such server", once the node's id is known."""
-    ports = {
-        "metrics_agent_port": -1,
-        "metrics_export_port": -1,
-        "dashboard_agent_listen_port": -1,
-        "runtime_env_agent_port": port,
-    }
     while not started.is_set():
         for found in session.glob("session_2*/gcs_server_port_*"):
             node_id = found.name.removeprefix("gcs_server_port_")

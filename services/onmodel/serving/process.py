@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import psutil
 
 from onmodel.core import errors
 from onmodel.core.errors import OnModelError, ServiceError
-from onmodel.serving.config import StartOptions
+from onmodel.serving.config import CONTROL_SOCKET, StartOptions
 from onmodel.serving.loopback import HOST_VARIABLE
 
 STOP_TIMEOUT_S = 20.0
@@ -65,10 +66,7 @@ class HostProcess:
         line = self._process.stdout.readline()
         if not line:
             raise self._died()
-        answer = json.loads(line)
-        if "error" in answer:
-            kind: type[OnModelError] = getattr(errors, answer["kind"], ServiceError)
-            raise kind(f"{answer['error']} (log: {self.log})" if kind is ServiceError else answer["error"])
+        _raise_error(json.loads(line), self.log)
 
     def _died(self) -> ServiceError:
         return ServiceError(f"the services' process ended before it was ready; its log is {self.log}")
@@ -90,6 +88,28 @@ class HostProcess:
         self.let_go()
         # The host removes it itself, unless it had to be ended by force.
         shutil.rmtree(self.options.folder, ignore_errors=True)
+
+
+def _raise_error(answer: dict[str, Any], log: Path) -> None:
+    if "error" in answer:
+        kind: type[OnModelError] = getattr(errors, answer["kind"], ServiceError)
+        raise kind(f"{answer['error']} (log: {log})" if kind is ServiceError else answer["error"])
+
+
+def command_detached(folder: Path, log: Path, command: dict[str, Any]) -> None:
+    """Send one command to a detached host and wait until it is done. Raises the OnModelError that it answers with."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(folder / CONTROL_SOCKET))
+            with connection.makefile("rwb") as stream:
+                stream.write(json.dumps(command).encode() + b"\n")
+                stream.flush()
+                line = stream.readline()
+    except OSError as error:
+        raise ServiceError(f"the running services take no commands ({error}); see their log {log}") from None
+    if not line:
+        raise ServiceError(f"the services' process ended before it was done; its log is {log}")
+    _raise_error(json.loads(line), log)
 
 
 def stop_tree(pid: int) -> None:

@@ -57,18 +57,21 @@ def _check_app(app: dict[str, Any], source: str) -> None:
         raise UserError(f"{source}: no application is called `{app.get('name')}`; ours are {names}")
     if not app.get("route_prefix", "/"):
         raise UserError(f"{source}: `{app['name']}` has no route_prefix; Serve routes no gRPC to it then: give it one")
-    from onmodel.detection.app import DetectionArgs
-    from onmodel.scoring.app import ScoringArgs
+    from onmodel.detection.app import DetectionArgs, DetectionModel
+    from onmodel.scoring.app import ScoringArgs, ScoringModel
 
-    known: dict[str, type[Config]] = {
-        "onmodel.detection.app:build": DetectionArgs,
-        "onmodel.scoring.app:build": ScoringArgs,
+    known: dict[str, tuple[type[Config], type[Config]]] = {
+        "onmodel.detection.app:build": (DetectionArgs, DetectionModel),
+        "onmodel.scoring.app:build": (ScoringArgs, ScoringModel),
     }
     if app["import_path"] not in known:
         raise UserError(
             f"{source}: `{app['name']}`: import_path `{app['import_path']}` is not one of {', '.join(known)}"
         )
-    validate(known[app["import_path"]], app.get("args") or {}, f"{source}, args of {app['name']}")
+    args, model = known[app["import_path"]]
+    validate(args, app.get("args") or {}, f"{source}, args of {app['name']}")
+    for deployment in app.get("deployments") or []:
+        validate(model, deployment.get("user_config") or {}, f"{source}, user_config of {deployment['name']}")
 
 
 def _unknown_keys(model: type[BaseModel], value: Any, place: tuple[str, ...]) -> list[str]:

@@ -10,6 +10,9 @@ TEST_PROCESSES ?= 2
 # installed only where we may (root, apt-get) and where they are missing.
 DEBIAN_RUN  := libgl1 libglib2.0-0
 DEBIAN_TEST := chromium prometheus
+# A gRPC client in another language, for tests.
+CONFORMANCE := tests/conformance
+NODE_STAMP  := $(CONFORMANCE)/node_modules/.ready
 
 define debian
 	@missing=; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
@@ -20,7 +23,7 @@ define debian
 	fi
 endef
 
-.PHONY: setup debian-run debian-test demo test check bench contracts clean
+.PHONY: setup debian-run debian-test debian-node node-test demo test check bench contracts clean
 
 setup: debian-run $(STAMP)
 
@@ -29,6 +32,18 @@ debian-run:
 
 debian-test:
 	$(call debian,$(DEBIAN_TEST),test)
+	@command -v npm >/dev/null || $(MAKE) --no-print-directory debian-node
+
+# Not by the list above: Node may be here from elsewhere than Debian.
+debian-node:
+	$(call debian,nodejs npm,test)
+
+node-test: debian-test
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(NODE_STAMP); fi
+
+$(NODE_STAMP): $(CONFORMANCE)/package.json $(CONFORMANCE)/package-lock.json
+	@npm ci --prefix $(CONFORMANCE) --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
@@ -49,7 +64,7 @@ check: setup
 
 # Two at a time, a file each: most tests that start a cluster wait half their time. One thread each, since two
 # processes with two threads each are slower on two cores.
-test: setup debian-test check
+test: setup debian-test node-test check
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # Every benchmark prints `name | value | target | met`; ratios against a peer or a limit, taken in one run.

@@ -2,13 +2,16 @@
 
 import json
 import shutil
-from collections.abc import Generator
+import subprocess
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PROTOS = Path(__file__).parents[1] / "protos"
+CONFORMANCE = Path(__file__).parent / "conformance"
 SHARED_ASSETS = Path(__file__).parents[2] / "shared" / "assets"
 
 
@@ -43,6 +46,32 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ONMODEL_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def call_from_node() -> Callable[[str, Sequence[dict[str, Any]]], list[Any]]:
+    """Calls services from Node, by the .proto files alone: (address, [{service, method, application, request}, …]).
+
+    Gives the reply of each call as protobuf's JSON, the list of replies of a streaming one (at most `items` of them),
+    or of a call that fails {"code": status, "details": sentence}.
+    """
+    node, client = shutil.which("node"), CONFORMANCE / "client.js"
+    if node is None or not (CONFORMANCE / "node_modules").is_dir():
+        pytest.skip("Node or its gRPC package is not installed; `make test` does so where it may")
+
+    def call(address: str, calls: Sequence[dict[str, Any]]) -> list[Any]:
+        done = subprocess.run(
+            [node, str(client), str(PROTOS), address],
+            input=json.dumps(list(calls)),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr
+        return [answer.get("ok", answer) for answer in json.loads(done.stdout)]
+
+    return call
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,6 +1,7 @@
 """The structure holds: dependencies point one way, and Ray stays in thin adapters."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,15 @@ def test_ray_stays_in_its_adapters() -> None:
 def test_modules_stay_readable() -> None:
     long = {p.name: n for p in modules() if (n := len(p.read_text().splitlines())) > 450}
     assert not long, f"split these modules: {long}"
+
+
+def test_every_page_escapes_what_it_shows() -> None:
+    """File names and captions come from anybody."""
+    for file in SOURCE.rglob("*"):
+        if file.suffix in (".html", ".j2", ".js"):
+            text = file.read_text(encoding="utf-8")
+            found = re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\|\s*safe|autoescape", text)
+            assert not found, f"{file}: {found[0]}"
+        elif file.suffix == ".py" and "Environment(" in (text := file.read_text(encoding="utf-8")):
+            made = re.findall(r"\bEnvironment\(", text)
+            assert len(made) == text.count("autoescape=True"), f"{file}: an environment without autoescape"

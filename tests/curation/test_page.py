@@ -454,3 +454,24 @@ def test_from_another_machine_with_the_token(made: Path, serve: Serve, open_page
     stranger = page.context.browser.new_context().new_page()
     assert stranger.goto(base).status == 401
     stranger.context.close()
+
+
+def test_hostile_names_and_captions_do_nothing(made: Path, tmp_path: Path, serve: Serve, open_page: OpenPage) -> None:
+    folder = fresh(made, tmp_path / "set")
+    evil = '"><img src=x onerror=alert(1)>'
+    first = min((folder / "zibo").glob("zibo*.png"), default=min((folder / "zibo").glob("*.png")))
+    first.with_suffix(".txt").unlink(missing_ok=True)
+    first.rename(first.with_name(f"{evil}.png"))
+    first.with_name(f"{evil}.txt").write_text("<script>alert(2)</script>")
+    _, listening = serve(folder, page=PageOptions(show_metadata=True))
+    page = open_page(listening.url)
+    said: list[str] = []
+    page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+    expect(page.locator(".tile").first).to_be_visible()
+    names = page.evaluate("[...page.model.byId.values()].map(each => each.name)")
+    assert f"{evil}.png" in names
+    page.evaluate("page.go ? page.go(0) : 0")
+    press(page, "Home", "Enter")
+    page.wait_for_timeout(300)
+    assert page.locator("img[src=x]").count() == 0
+    assert said == []

@@ -10,6 +10,7 @@ from onmodel.core.errors import UserError
 from onmodel.core.vocabulary import CATEGORIES, ShotType
 from onmodel.dataset.analysis import Analysis, analyze
 from onmodel.dataset.facts import FILE, Facts
+from onmodel.dataset.folder import load_dataset
 from onmodel.dataset.recommended import RECOMMENDED, Recommended, load_recommended
 from onmodel.dataset.report import page, table
 
@@ -191,3 +192,16 @@ def test_the_file_is_plain_json(trial: Trial) -> None:
     assert raw["schema_version"] == 1
     assert raw["rows"][0]["file"].endswith(".png")
     assert raw["model"]["name"] == "exact"
+
+
+def test_hostile_names_and_captions_stay_text(trial: Trial) -> None:
+    first = min(trial.truth)
+    evil = '"><img src=x onerror=alert(1)>{{ 7*7 }}'
+    (trial.path / first).rename(trial.path / f"{evil}.png")
+    (trial.path / first).with_suffix(".txt").unlink(missing_ok=True)
+    (trial.path / f"{evil}.txt").write_text("<script>alert(2)</script>, close-up")
+    dataset = load_dataset(trial.path)
+    shown = page(analyze(dataset, trial.services()), dataset)
+    assert "&lt;script&gt;alert(2)&lt;/script&gt;" in shown
+    assert "<img src=x" not in shown and "<script" not in shown
+    assert "{{ 7*7 }}" in shown, "shown as it is, not worked out"

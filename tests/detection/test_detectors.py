@@ -13,7 +13,7 @@ from onmodel.detection.config import DetectorConfig
 from onmodel.detection.convert import Detected, result_from_wire, result_to_wire
 from onmodel.detection.model import Detector, load_detector
 from onmodel.detection.rules import decide
-from onmodel.detection.weights import ENVIRONMENT
+from onmodel.detection.weights import ENVIRONMENT, pinned
 from onmodel.detection.yolox import grid, letterbox
 
 
@@ -85,7 +85,7 @@ def test_ultralytics_detection_weights(tmp_path: Path) -> None:
     yolo = pytest.importorskip("ultralytics").YOLO
     path = tmp_path / "tiny.pt"
     yolo("yolo11n.yaml", verbose=False).save(path)
-    detector = load_detector(DetectorConfig(weights=str(path), input_size=96, confidence=0.0, device="cpu"))
+    detector = load_detector(DetectorConfig(weights=pinned(path), input_size=96, confidence=0.0, device="cpu"))
     images = [np.zeros((60, 90, 3), np.uint8), np.full((96, 96, 3), 128, np.uint8)]
     found = detector.detect(images)
     assert [(d.width, d.height) for d in found] == [(90, 60), (96, 96)]
@@ -97,7 +97,7 @@ def test_ultralytics_pose_weights_keep_their_keypoints(tmp_path: Path) -> None:
     yolo = pytest.importorskip("ultralytics").YOLO
     path = tmp_path / "pose.pt"
     yolo("yolo11n-pose.yaml", verbose=False).save(path)
-    config = DetectorConfig(weights=str(path), input_size=96, confidence=0.0, min_area=0, nested=1, device="cpu")
+    config = DetectorConfig(weights=pinned(path), input_size=96, confidence=0.0, min_area=0, nested=1, device="cpu")
     (found,) = load_detector(config).detect([np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)])
     # Random weights say nothing about what is where; but what is found has all 17 points.
     assert found.instances
@@ -108,7 +108,7 @@ def test_ultralytics_segmentation_weights_give_outlines(tmp_path: Path) -> None:
     yolo = pytest.importorskip("ultralytics").YOLO
     path = tmp_path / "seg.pt"
     yolo("yolo11n-seg.yaml", verbose=False).save(path)
-    config = DetectorConfig(weights=str(path), input_size=96, confidence=0.0, min_area=0, nested=1, device="cpu")
+    config = DetectorConfig(weights=pinned(path), input_size=96, confidence=0.0, min_area=0, nested=1, device="cpu")
     (found,) = load_detector(config).detect([np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)])
     outlines = [instance.outline for instance in found.instances if instance.outline]
     assert outlines

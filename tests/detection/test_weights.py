@@ -1,9 +1,11 @@
 """Weights by path, by name, placed by hand, or missing."""
 
+import re
 from pathlib import Path
 
 import pooch
 import pytest
+import torch
 
 from onmodel.core.errors import NotFoundError, UserError
 from onmodel.core.files import file_hash
@@ -58,8 +60,8 @@ def test_a_placed_file_of_other_content_is_refused(folder: Path) -> None:
 
 
 def test_any_file_in_the_folder_goes_by_its_name(folder: Path) -> None:
-    (folder / "mine.pt").write_bytes(b"x")
-    assert weights.find_weights("mine.pt") == folder / "mine.pt"
+    (folder / "mine.onnx").write_bytes(b"x")
+    assert weights.find_weights("mine.onnx") == folder / "mine.onnx"
     with pytest.raises(NotFoundError, match=r"other\.pt"):
         weights.find_weights("other.pt")
 
@@ -69,7 +71,36 @@ def test_a_file_that_is_no_model_is_one_sentence(kind: str, tmp_path: Path) -> N
     path = tmp_path / "weights.pt"
     path.write_bytes(b"no model at all")
     with pytest.raises(UserError, match=r"weights\.pt: not "):
-        load_detector(DetectorConfig.model_validate({"kind": kind, "weights": str(path)}))
+        load_detector(DetectorConfig.model_validate({"kind": kind, "weights": weights.pinned(path)}))
+
+
+class _Evil:
+    """What a pickle may hold: loading it runs this."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self._mark,)
+
+
+@pytest.mark.parametrize("kind", ["yolox", "ultralytics"])
+def test_a_file_that_can_run_code_is_opened_by_its_hash_alone(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"model": _Evil(tmp_path / "ran")}, path)
+    trusted = weights.pinned(path)
+    for name, says in (
+        (str(path), re.escape(trusted)),
+        (f"{path}@sha256:{'0' * 64}", "is not the file that"),
+        (f"{path}@sha256:", "by their hash alone"),
+    ):
+        with pytest.raises(UserError, match=says):
+            load_detector(DetectorConfig.model_validate({"kind": kind, "weights": name}))
+    assert not (tmp_path / "ran").exists()
+    assert weights.find_weights(trusted) == path
+    path.write_bytes(path.read_bytes() + b"changed since")
+    with pytest.raises(UserError, match="is not the file that"):
+        weights.find_weights(trusted)
 
 
 def test_presets_and_roles() -> None:

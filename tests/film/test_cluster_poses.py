@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from onmodel.core.errors import NotFoundError, UserError
 from onmodel.core.vocabulary import Box, Instance, Keypoint
+from onmodel.detection.weights import pinned
 from onmodel.film.poses import PoseModel, name_pose
 
 NAMES = ("nose", "eyes", "eyes", "ears", "ears", "shoulder", "shoulder", "elbow", "elbow", "wrist", "wrist",
@@ -79,7 +80,7 @@ def test_pose_weights_answer_for_boxes_of_another_detector(tmp_path: Path) -> No
     yolo("yolo11n-pose.yaml", verbose=False).save(path)
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     people = [Instance(Box(0, 0, 60, 60), 1.0, "character"), Instance(Box(2, 2, 9, 9), 1.0, "character")]
-    answers = PoseModel(str(path)).points(image, people)
+    answers = PoseModel(pinned(path)).points(image, people)
     assert len(answers) == 2
     assert all(len(points) in (0, 17) for points in answers)
 
@@ -88,4 +89,4 @@ def test_weights_that_give_no_poses_are_refused_by_name() -> None:
     with pytest.raises(UserError, match=r"toybox: weights for the task 'detect', not for poses"):
         PoseModel("toybox")
     with pytest.raises(NotFoundError, match="no such weights"):
-        PoseModel("nowhere-pose.pt")
+        PoseModel("nowhere-pose.pt@sha256:" + "0" * 64)

@@ -1,9 +1,12 @@
 """The running services, over gRPC, in one cluster."""
 
+import base64
 import json
+import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,14 @@ import grpc
 import numpy as np
 import psutil
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from onmodel.common.channel import MAX_MESSAGE_BYTES
 from onmodel.common.v1 import common_pb2
 from onmodel.core.errors import ImageError, UserError
 from onmodel.detection.client import Detected
+from onmodel.detection.v1 import detection_pb2
 from onmodel.scoring.config import ScorerConfig
 from onmodel.scoring.convert import Consistency
 from onmodel.scoring.model import load_scorer
@@ -23,11 +30,12 @@ from onmodel.scoring.v1 import scoring_pb2 as pb
 from onmodel.scoring.v1.scoring_pb2_grpc import ScoringServiceStub
 from onmodel.serving.local import Services
 
-from .made import noise, noise_png
+from .made import malformed, noise, noise_png, pixel_bomb
 
 # A busy machine takes minutes to start a cluster.
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
+CallFromNode = Callable[[str, Sequence[dict[str, Any]]], list[Any]]
 PROTOS = Path(__file__).parents[2] / "protos"
 
 
@@ -142,3 +150,112 @@ def test_the_port_is_reached_from_this_machine_alone(running_services: Services)
     for other in others:
         with pytest.raises(OSError):
             socket.create_connection((other, port), timeout=2).close()
+
+
+def test_node_calls_every_method(running_services: Services, call_from_node: CallFromNode) -> None:
+    assert running_services.address is not None
+    first, second, broken = (
+        {"data": base64.b64encode(data).decode()} for data in (noise_png(0), noise_png(1), b"no picture")
+    )
+    scoring, detection = "onmodel.scoring.v1.ScoringService", "onmodel.detection.v1.DetectionService"
+    requests: list[tuple[str, str, dict[str, Any]]] = [
+        (detection, "Detect", {"images": [first, broken]}),
+        (detection, "GetModelInfo", {}),
+        (scoring, "EmbedImages", {"images": [first, broken]}),
+        (scoring, "EmbedTexts", {"texts": ["a boy", "a dog"]}),
+        (scoring, "ScoreConsistency", {"groups": [{"images": [first, second]}, {"images": [broken]}]}),
+        (scoring, "ScoreIdentity", {"images": [first], "references": [first, second]}),
+        (scoring, "ScorePrompt", {"pairs": [{"image": first, "text": "a boy"}]}),
+        (scoring, "GetModelInfo", {}),
+        (scoring, "EmbedImages", {"images": [first] * 1025}),
+    ]
+    answers = call_from_node(
+        running_services.address,
+        [
+            {"service": service, "method": method, "application": service.split(".")[1], "request": request}
+            for service, method, request in requests
+        ],
+    )
+    found, detector, embedded, texts, groups, identity, prompt, scorer, refused = answers
+    for service in (detection_pb2.DESCRIPTOR, pb.DESCRIPTOR):
+        for name, described in service.services_by_name.items():
+            called = {method for of, method, _ in requests if of.endswith(name)}
+            assert called == {method.name for method in described.methods}, "a method that no test calls from outside"
+    assert [result["outcome"] for result in found["results"]] == ["detections", "error"]
+    assert found["results"][0]["detections"]["width_px"] == 56
+    assert [result["outcome"] for result in embedded["results"]] == ["embedding", "error"]
+    assert embedded["results"][1]["error"]["code"] == 3
+    own = running_services.scoring.embed_images([noise_png(0)])[0]
+    np.testing.assert_allclose(embedded["results"][0]["embedding"]["values"], own, atol=1e-5)  # type: ignore[arg-type]
+    assert [len(row["values"]) for row in texts["embeddings"]] == [32, 32]
+    assert [group["outcome"] for group in groups["groups"]] == ["consistency", "error"]
+    assert identity["results"][0]["identity"]["nearest"] == pytest.approx(1.0, abs=1e-4)
+    assert prompt["results"][0]["outcome"] in prompt["results"][0]
+    assert detector["model"]["hash"] != scorer["model"]["hash"]
+    assert refused["code"] == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert "the limit is 1024" in refused["details"]
+
+
+FUZZ = int(os.environ.get("ONMODEL_FUZZ_EXAMPLES", "60"))
+"""Ten minutes are some 30,000."""
+RAW = "/onmodel.scoring.v1.ScoringService/"
+
+
+def raw(channel: grpc.Channel, method: str, data: bytes) -> grpc.StatusCode:
+    """The status that a method answers to bytes that need not be a message."""
+    call: Any = channel.unary_unary(RAW + method)
+    try:
+        call(data, timeout=60, metadata=[("application", "scoring")])
+    except grpc.RpcError as error:
+        failed: Any = error
+        return failed.code()
+    return grpc.StatusCode.OK
+
+
+@pytest.fixture
+def bare(running_services: Services) -> Iterator[grpc.Channel]:
+    assert running_services.address is not None
+    options = [("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0), ("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(running_services.address, options=options) as channel:
+        yield channel
+
+
+def test_a_message_beyond_the_limit_is_refused_and_the_service_lives_on(
+    bare: grpc.Channel, running_services: Services
+) -> None:
+    assert raw(bare, "EmbedImages", bytes(MAX_MESSAGE_BYTES + 1)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    with pytest.raises(UserError, match="too large"):
+        running_services.scoring.embed_images([bytes(MAX_MESSAGE_BYTES + 1)])
+    assert len(running_services.scoring.embed_images([noise_png(0)])) == 1
+
+
+def test_a_picture_that_would_fill_the_memory_is_an_error_of_its_own(running_services: Services) -> None:
+    bomb, good = running_services.scoring.embed_images([pixel_bomb(), noise_png(0)])
+    assert isinstance(bomb, ImageError)
+    assert not isinstance(good, ImageError)
+
+
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=malformed(noise_png(0)), method=st.sampled_from(["EmbedImages", "EmbedTexts", "ScoreIdentity"]))
+def test_any_bytes_are_answered_and_no_fault_of_ours(bare: grpc.Channel, data: bytes, method: str) -> None:
+    assert raw(bare, method, data) in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT)
+
+
+def test_a_burst_is_answered_or_refused_at_once_and_nothing_is_lost(bare: grpc.Channel) -> None:
+    """More than replica and queue hold; no retries, so that each answer is the service's own."""
+    request = pb.EmbedImagesRequest(images=[common_pb2.Image(data=noise_png(n)) for n in range(16)])
+    stub: Any = ScoringServiceStub(bare)
+    calls = [stub.EmbedImages.future(request, timeout=300, metadata=[("application", "scoring")]) for _ in range(500)]
+    codes = [call.code() for call in calls]
+    assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert all(len(call.result().results) == 16 for call in calls if call.code() is grpc.StatusCode.OK)
+    assert codes.count(grpc.StatusCode.OK) >= 64, "what is under way and queued is answered"
+
+
+def test_callers_that_give_up_harm_nobody(bare: grpc.Channel) -> None:
+    stub: Any = ScoringServiceStub(bare)
+    request = pb.EmbedImagesRequest(images=[common_pb2.Image(data=noise_png(n)) for n in range(16)])
+    calls = [stub.EmbedImages.future(request, timeout=300, metadata=[("application", "scoring")]) for _ in range(100)]
+    for call in calls[::2]:
+        call.cancel()
+    assert [len(call.result().results) for call in calls[1::2]] == [16] * 50

@@ -23,8 +23,9 @@ from onmodel.core.errors import (
 
 Response = TypeVar("Response")
 
-MAX_MESSAGE_BYTES = 1 << 30
-"""Largest request or reply, 1 GiB; a bare channel stops at 4 MB."""
+MAX_MESSAGE_BYTES = 256 << 20
+"""Largest request or reply, 256 MiB, here and at the services' proxy; a bare channel stops at 4 MB, the proxy's own
+choice is 2 GiB, of which a few at once fill a machine."""
 CHUNK_IMAGES = 64
 CHUNK_BYTES = 16 << 20
 """A client cuts its work into requests of at most this many pictures and about this many bytes."""
@@ -209,6 +210,11 @@ class ServiceClient:
                 )
             case grpc.StatusCode.NOT_FOUND:
                 return NotFoundError(details)
+            case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in details:
+                return UserError(
+                    f"{self.address}: a message to or from {self._application} is too large ({details}); "
+                    "send fewer or smaller pictures at once"
+                )
             case grpc.StatusCode.RESOURCE_EXHAUSTED:
                 return ResourceError(f"{self.address}: {self._application} has too much to do ({details}); try later")
             case grpc.StatusCode.UNAVAILABLE:

@@ -94,7 +94,7 @@ class DetectorConfig(Config):
 
     kind: Literal["yolox", "ultralytics"] = "ultralytics"
     weights: str = "toybox"
-    """"toybox" (bundled), a known name such as "yolox_nano", or a path."""
+    """"toybox" (bundled), a known name such as "yolox_nano", or a path; a `.pt` file with `@sha256:` and its hash."""
     face_weights: str | None = None
     """"yunet", a path to a `cv2.FaceDetectorYN` model, or none: then faces come from `face_classes` alone."""
     input_size: int = Field(default=416, ge=32)

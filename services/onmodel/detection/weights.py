@@ -2,6 +2,9 @@
 
 The environment variable `ONMODEL_WEIGHTS` names a folder that is searched by file name before anything is fetched;
 fetched files go there too.
+
+A file that is a Python pickle (`.pt`) runs whatever its maker put into it when it is loaded. Such weights are opened by
+their pinned hash alone: `yolo11n.pt@sha256:…`, which says that this very file is trusted.
 """
 
 import hashlib
@@ -20,6 +23,10 @@ from onmodel.core.progress import bar
 from onmodel.detection.config import DetectorConfig
 
 ENVIRONMENT = "ONMODEL_WEIGHTS"
+PIN = "@sha256:"
+"""Between a name and the hash that its file must have."""
+DATA_ONLY = frozenset({".onnx", ".safetensors"})
+"""Formats that hold numbers and no code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +65,36 @@ def weights_folder() -> Path:
 def find_weights(name: str) -> Path:
     """The file behind `name`: "toybox", a known name, a file in the weights folder, or a path.
 
+    Args:
+        name: with `@sha256:` and 64 hex digits at its end, the file must have that hash.
+
     Raises:
         NotFoundError: nothing is there and it could not be fetched; says which file to put where.
-        UserError: a file of that name is there with other content than the pinned one.
+        UserError: a file of that name is there with other content than the pinned one, or it can run code when it is
+            loaded and is not pinned.
     """
     if name == "toybox":
         from onmodel.toybox.models import bundled
 
         return bundled("detector")
+    named, _, pin = name.partition(PIN)
+    path = _find(named)
+    if pin and file_hash(path) != pin.lower():
+        raise UserError(f"{path}: is not the file that `{name}` names (its SHA-256 is another); get it there again")
+    if not pin and path.suffix.lower() not in DATA_ONLY:
+        raise UserError(
+            f"{path}: files of this kind can run a program when they are loaded, so they are opened by their hash "
+            f"alone; if you trust where it is from, name it as {pinned(path, named)}"
+        )
+    return path
+
+
+def pinned(path: Path, name: str = "") -> str:
+    """The name, by default the path itself, that trusts a file as it is now."""
+    return f"{name or path}{PIN}{file_hash(path)}"
+
+
+def _find(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_file():
         return path

@@ -119,7 +119,7 @@ class PoseModel:
         if self._model.task != "pose":
             raise UserError(
                 f"{weights}: weights for the task {self._model.task!r}, not for poses; give --pose-estimation"
-                ' pose weights such as "yolo11n-pose.pt"'
+                " pose weights such as yolo11n-pose.pt"
             )
 
     def points(self, image: RGB, instances: Sequence[Instance]) -> list[tuple[Keypoint, ...]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from onmodel.common.channel import MAX_MESSAGE_BYTES
 from onmodel.core import errors
 from onmodel.core.errors import OnModelError, ServiceError
 from onmodel.serving.config import CONTROL_SOCKET, StartOptions
@@ -140,6 +141,7 @@ def _environment(host: str) -> dict[str, str]:
         # Serve kills and replaces a proxy that is not up in 5 seconds, which a busy machine never ends.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     return environment

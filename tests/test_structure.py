@@ -17,7 +17,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "detection": {"core", "common", "toybox"},
     "scoring": {"core", "common", "toybox"},
     "toybox": {"core"},
-    "serving": {"core", "detection", "scoring", "common", "toybox"},
+    "jobs": {"core", "common"},
+    "serving": {"core", "detection", "scoring", "common", "toybox", "jobs"},
     "doctor": LOOKING,
     "dataset": LOOKING,
     "film": {*LOOKING, "dataset"},
@@ -26,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {*LOOKING, "dataset", "training"},
     "ablation": TRYING,
     "diagnosis": {*TRYING, "curation", "film"},
-    "cli": {*TRYING, "ablation", "curation", "diagnosis", "doctor", "film"},
+    "cli": {*TRYING, "ablation", "curation", "diagnosis", "doctor", "film", "jobs"},
 }
 
 RAY_ADAPTERS = {
@@ -35,6 +36,9 @@ RAY_ADAPTERS = {
     "detection/app.py",
     "evaluation/ray_draw.py",
     "film/ray_data.py",
+    "jobs/app.py",
+    "jobs/model.py",
+    "jobs/reach.py",
     "scoring/app.py",
     "training/ray_train.py",
 }

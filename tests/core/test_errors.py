@@ -12,6 +12,7 @@ from onmodel.core import errors
         (errors.UserError("x"), 2, grpc.StatusCode.INVALID_ARGUMENT),
         (errors.NotFoundError("x"), 2, grpc.StatusCode.NOT_FOUND),
         (errors.ForbiddenError("x"), 2, grpc.StatusCode.PERMISSION_DENIED),
+        (errors.ConflictError("x"), 2, grpc.StatusCode.ALREADY_EXISTS),
         (errors.ImageError("x"), 2, grpc.StatusCode.INVALID_ARGUMENT),
         (errors.ResourceError("x"), 3, grpc.StatusCode.RESOURCE_EXHAUSTED),
         (errors.ServiceError("x"), 4, grpc.StatusCode.UNAVAILABLE),

@@ -10,7 +10,7 @@ from rich.progress import Progress, TaskID
 
 from onmodel.ablation.record import Record, Status, write_record
 from onmodel.ablation.variant import Task
-from onmodel.core.progress import columns, console
+from onmodel.core.progress import Teller, Told, columns, console
 from onmodel.training.follow import last_step, read_phase
 from onmodel.training.job import METRICS, PROGRESS, SAMPLES, VALIDATION
 
@@ -38,7 +38,8 @@ class Watch:
     def __init__(self, tasks: Sequence[Task], *, stalled_after_s: float, timeout_s: float | None, end: End) -> None:
         self._tasks = {task.name: task for task in tasks}
         self._stalled_after_s, self._timeout_s, self._end = stalled_after_s, timeout_s, end
-        self._progress = Progress(*columns(20), console=console)
+        self._teller = Teller()
+        self._progress = Progress(*columns(20), console=console, disable=self._teller.on)
         self._seen = {
             task.name: _Seen(
                 self._progress.add_task(f"{task.name}: waiting", total=None, start=False, note=""), task.waiting
@@ -89,6 +90,8 @@ class Watch:
         if phase.get("what") == "training" and step is not None:
             note = f"epoch {step['epoch']}  loss {step['loss']:.4f}"
             done, total = step["step"], step["total_steps"]
+            values = {"epoch": step["epoch"], "loss": step["loss"]}
+            self._teller.tell(Told(f"{task.name}: training", done, total, values=values))
             self._progress.update(
                 seen.bar, description=f"{task.name}: training", completed=done, total=total, note=note
             )

@@ -37,6 +37,8 @@ VERBS: dict[str, tuple[str, str]] = {
         "Diagnose, mend, train and evaluate in rounds, until targets are met.",
     ),
     "serve": ("onmodel.cli.serve:app", "Start, show and stop the detection and scoring services."),
+    "submit": ("onmodel.cli.submit:app", "Run any of these as a job on a Ray cluster."),
+    "jobs": ("onmodel.cli.jobs:app", "Show, follow and stop jobs of a Ray cluster."),
     "doctor": ("onmodel.cli.doctor:command", "Check this installation and say what is wrong with it."),
 }
 """verb -> (module:function or module:typer app, one line of help), in the order of the work."""

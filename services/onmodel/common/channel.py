@@ -13,6 +13,7 @@ import grpc
 
 from onmodel.common import trace
 from onmodel.core.errors import (
+    ConflictError,
     ForbiddenError,
     NotFoundError,
     OnModelError,
@@ -52,7 +53,7 @@ _SERVICE_CONFIG = json.dumps(
 )
 
 
-class _Metadata(grpc.UnaryUnaryClientInterceptor):
+class _Metadata(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
     """Adds what a request is called by (common.trace) and the key by which Serve's proxy finds the application.
 
     With a single application deployed the proxy accepts any value and none, so leaving it out works
@@ -67,6 +68,9 @@ class _Metadata(grpc.UnaryUnaryClientInterceptor):
     def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         given = [*(client_call_details.metadata or ()), *self._entries]
         return continuation(client_call_details._replace(metadata=[*given, *trace.outgoing(given)]), request)
+
+    def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return self.intercept_unary_unary(continuation, client_call_details, request)
 
 
 def open_channel(address: str, application: str) -> grpc.Channel:
@@ -203,6 +207,8 @@ class ServiceClient:
                 )
             case grpc.StatusCode.PERMISSION_DENIED:
                 return ForbiddenError(details)
+            case grpc.StatusCode.ALREADY_EXISTS:
+                return ConflictError(details)
             case grpc.StatusCode.NOT_FOUND if "pplication" in details:
                 return NotFoundError(
                     f"{self.address}: no application `{self._application}` is deployed there; "

@@ -15,8 +15,9 @@ from pydantic import Field
 from onmodel.common.v1 import common_pb2 as pb
 from onmodel.core import images
 from onmodel.core.config import Config
-from onmodel.core.errors import ForbiddenError, ImageError, OnModelError, UserError
+from onmodel.core.errors import ImageError, OnModelError, UserError
 from onmodel.core.images import RGB
+from onmodel.core.roots import AllowedRoots
 
 logger = logging.getLogger("ray.serve")
 
@@ -53,7 +54,8 @@ class PictureReader:
     """Turns an Image message into an array. Reads files below the allowed roots alone."""
 
     def __init__(self, allowed_roots: Sequence[str]) -> None:
-        self._roots = tuple(Path(root).resolve() for root in allowed_roots)
+        advice = "send the bytes, or add its folder to allowed_roots"
+        self._roots = AllowedRoots(allowed_roots, advice=advice)
 
     def read(self, image: pb.Image) -> RGB:
         """Decode one picture.
@@ -72,17 +74,7 @@ class PictureReader:
 
     def resolve(self, uri: str) -> Path:
         """The file that `uri` names. Raises UserError or ForbiddenError; never says what exists outside."""
-        refused = ForbiddenError(
-            f"{uri}: not below a folder that this service may read; send the bytes, or add its folder to allowed_roots"
-        )
-        path = _uri_path(uri)
-        if ".." in path.parts:
-            raise refused
-        # Links are followed before the comparison, so one that leads outside is refused.
-        real = Path(os.path.realpath(path))
-        if not any(real.is_relative_to(root) for root in self._roots):
-            raise refused
-        return real
+        return self._roots.file(_uri_path(uri), uri)
 
 
 def _uri_path(uri: str) -> Path:

@@ -3,7 +3,8 @@
 OnModelError                       exit  gRPC
 ├── UserError                      2     INVALID_ARGUMENT     a file, key or argument is wrong
 │   ├── NotFoundError              2     NOT_FOUND            a file, model or name does not exist
-│   └── ForbiddenError             2     PERMISSION_DENIED    a path outside the allowed roots
+│   ├── ForbiddenError             2     PERMISSION_DENIED    a path outside the allowed roots
+│   └── ConflictError              2     ALREADY_EXISTS       a name that stands for something else already
 ├── ImageError                     2     INVALID_ARGUMENT     one picture cannot be read
 ├── ResourceError                  3     RESOURCE_EXHAUSTED   disk, memory or workers cannot be had
 ├── ServiceError                   4     UNAVAILABLE          a service does not answer
@@ -31,6 +32,10 @@ class ForbiddenError(UserError):
     """A path outside the folders that a service may read."""
 
 
+class ConflictError(UserError):
+    """A name that was given for something new stands for something else already."""
+
+
 class ImageError(OnModelError):
     """One picture cannot be read. Batches report and count it; they do not stop for it."""
 
@@ -51,6 +56,7 @@ class InternalError(OnModelError):
 CODES: dict[type[BaseException], tuple[int, grpc.StatusCode]] = {
     NotFoundError: (2, grpc.StatusCode.NOT_FOUND),
     ForbiddenError: (2, grpc.StatusCode.PERMISSION_DENIED),
+    ConflictError: (2, grpc.StatusCode.ALREADY_EXISTS),
     UserError: (2, grpc.StatusCode.INVALID_ARGUMENT),
     ImageError: (2, grpc.StatusCode.INVALID_ARGUMENT),
     ResourceError: (3, grpc.StatusCode.RESOURCE_EXHAUSTED),

@@ -131,7 +131,9 @@ def stop_tree(pid: int) -> None:
 
 
 def _environment(host: str) -> dict[str, str]:
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    # In a job of a cluster, Ray's second variable would have the private one fetch code that only the other has.
+    others = ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR")
+    environment = {key: value for key, value in os.environ.items() if key not in others}
     environment |= {
         HOST_VARIABLE: host,
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "onmodel.serving.loopback.bind_grpc_host",

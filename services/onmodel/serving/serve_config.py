@@ -52,17 +52,19 @@ def check_serve_config(value: dict[str, Any], source: str) -> None:
 
 
 def _check_app(app: dict[str, Any], source: str) -> None:
-    if app.get("name") not in APP_NAMES:
-        names = " and ".join(APP_NAMES)
+    if app.get("name") not in (*APP_NAMES, "jobs"):
+        names = ", ".join((*APP_NAMES, "jobs"))
         raise UserError(f"{source}: no application is called `{app.get('name')}`; ours are {names}")
     if not app.get("route_prefix", "/"):
         raise UserError(f"{source}: `{app['name']}` has no route_prefix; Serve routes no gRPC to it then: give it one")
     from onmodel.detection.app import DetectionArgs, DetectionModel
+    from onmodel.jobs.service import JobsArgs
     from onmodel.scoring.app import ScoringArgs, ScoringModel
 
     known: dict[str, tuple[type[Config], type[Config]]] = {
         "onmodel.detection.app:build": (DetectionArgs, DetectionModel),
         "onmodel.scoring.app:build": (ScoringArgs, ScoringModel),
+        "onmodel.jobs.app:build": (JobsArgs, Config),
     }
     if app["import_path"] not in known:
         raise UserError(

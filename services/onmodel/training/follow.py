@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from onmodel.core.progress import console
+from onmodel.core.progress import Teller, Told, console
 from onmodel.training.job import METRICS, PROGRESS
 
 INTERVAL_S = 0.25
@@ -27,7 +27,9 @@ def following(trial_dir: Path, name: str) -> Generator[None, None, None]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console) as progress:
+    teller = Teller()
+    # A job's log has no use for a bar that is drawn once, at the end.
+    with Progress(*columns, console=console, disable=teller.on) as progress:
         task = progress.add_task(f"{name}: starting", total=None, note="")
 
         def refresh() -> None:
@@ -36,9 +38,12 @@ def following(trial_dir: Path, name: str) -> Generator[None, None, None]:
                 note = f"epoch {step['epoch']}  loss {step['loss']:.4f}"
                 total = step["total_steps"]
                 progress.update(task, description=f"{name}: training", completed=step["step"], total=total, note=note)
+                values = {"epoch": step["epoch"], "loss": step["loss"]}
+                teller.tell(Told(f"{name}: training", step["step"], total, values=values))
             elif phase:
                 total = phase["total"] or None
                 progress.update(task, description=f"{name}: {phase['what']}", completed=phase["done"], total=total)
+                teller.tell(Told(f"{name}: {phase['what']}", phase["done"], total))
 
         def watch() -> None:
             while not stop.wait(INTERVAL_S):

@@ -1,0 +1,1 @@
+"""Generated from protos/onmodel/jobs/v1; see scripts/generate_contracts.py."""

@@ -5,12 +5,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
 from onmodel.jobs.bundle import package_files, package_folder
+from onmodel.jobs.v1 import jobs_pb2
 from onmodel.serving.private_ray import free_port
 from onmodel.toybox.dataset import TRIAL_SHARES, make_dataset
 
@@ -145,3 +148,36 @@ def test_a_verb_runs_as_a_job_and_its_outputs_are_there(cluster: Cluster, servic
     assert again.stdout == ran.stdout
     outside = onmodel("submit", "--address", address, "--no-code", "--", "analyze", "/etc", cluster=cluster)
     assert outside.returncode == 2 and "/etc: not below a folder" in outside.stderr
+
+
+def test_node_calls_every_method(
+    service: tuple[str, Path], call_from_node: Callable[[str, Sequence[dict[str, Any]]], list[Any]]
+) -> None:
+    address, folder = service
+    (folder / "empty").mkdir()
+    arguments = ["analyze", str(folder / "empty")]
+    requests: list[tuple[str, dict[str, Any]]] = [
+        ("Submit", {"job_id": "from-node", "arguments": arguments, "resources": {"num_cpus": 0.5}}),
+        ("Submit", {"job_id": "from-node", "arguments": [*arguments, "--json"], "resources": {"num_cpus": 0.5}}),
+        ("Follow", {"job_id": "from-node", "until_now": True}),
+        ("Get", {"job_id": "from-node"}),
+        ("List", {"limit": 1}),
+        ("Stop", {"job_id": "from-node"}),
+        ("Get", {"job_id": "nobody"}),
+    ]
+    assert {method for method, _ in requests} == {
+        method.name for method in jobs_pb2.DESCRIPTOR.services_by_name["JobService"].methods
+    }
+    calls = [
+        {"service": "onmodel.jobs.v1.JobService", "method": method, "application": "jobs", "request": request}
+        for method, request in requests
+    ]
+    made, other, events, found, listed, stopped, unknown = call_from_node(address.removeprefix("grpc://"), calls)
+    assert made["created"] and made["job"]["job_id"] == "from-node"
+    assert other["code"] == grpc.StatusCode.ALREADY_EXISTS.value[0]
+    assert events[-1]["event"] == "job" and events[-1]["job"]["job_id"] == "from-node"
+    assert all(event["event"] in ("line", "progress") for event in events[:-1])
+    assert found["job"]["command"] == f"onmodel analyze {folder / 'empty'}"
+    assert [job["job_id"] for job in listed["jobs"]] == ["from-node"]
+    assert isinstance(stopped["stopped"], bool)
+    assert unknown["code"] == grpc.StatusCode.NOT_FOUND.value[0]

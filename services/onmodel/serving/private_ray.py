@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -31,13 +32,18 @@ WORKERS_END_S = 10.0
 
 @contextlib.contextmanager
 def private_ray(*, object_store_bytes: int) -> Generator[None]:
-    """A Ray with this machine's cores for the block; no process of it outlives that. Raises what `ray.init` raises."""
+    """A Ray with this machine's cores for the block; no process of it outlives that. Raises what `ray.init` raises.
+
+    What is printed meanwhile goes to standard error: Ray tells there of workers that died, whatever it is asked to
+    keep to itself, and a verb's answer stands on standard output alone.
+    """
     import ray
 
     folder = private_folder()
     try:
-        start_private_ray(folder, num_cpus=os.cpu_count() or 1, object_store_bytes=object_store_bytes)
-        yield
+        with contextlib.redirect_stdout(sys.stderr):
+            start_private_ray(folder, num_cpus=os.cpu_count() or 1, object_store_bytes=object_store_bytes)
+            yield
     finally:
         started = _workers()
         ray.shutdown()

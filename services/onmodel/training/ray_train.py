@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -99,6 +100,8 @@ def _start(stack: contextlib.ExitStack) -> None:
     try:
         if "RAY_ADDRESS" in os.environ:
             stack.callback(ray.shutdown)
+            # As in a private Ray: a verb's answer stands on standard output alone.
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
             return
         for name, value in _LOCAL_SETTINGS.items():

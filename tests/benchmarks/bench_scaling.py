@@ -55,7 +55,8 @@ def service_rates(replicas: int) -> tuple[float, float]:
     """Pictures a second of detection and scoring with so many replicas of each, one core a replica."""
     encoded = pictures()
     plan = plan_apps(DetectorConfig.preset("toybox"), ScorerConfig(), detection_replicas=2)
-    plan = {name: app.model_copy(update={"replicas": replicas}) for name, app in plan.items()}
+    for name, app in plan.items():
+        plan[name] = app.model_copy(update={"replicas": replicas})
     services = Services(None, plan, TIMEOUT_S)
     try:
         services.start("detection", "scoring")

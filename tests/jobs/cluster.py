@@ -76,7 +76,7 @@ def dashboard_cluster(num_cpus: int) -> Generator[Cluster]:
         with contextlib.suppress(psutil.NoSuchProcess):
             every = [*head.children(recursive=True), head]
             head.terminate()
-            _, alive = psutil.wait_procs(every, timeout=20)
+            _, alive = psutil.wait_procs(every, timeout=3)
             for process in alive:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()

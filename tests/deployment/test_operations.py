@@ -238,12 +238,6 @@ def test_replicas_that_are_replaced_drain_and_no_request_fails(up: Up) -> None:
         client.embed_images([PICTURE] * 3)
 
 
-def test_ports_stay_as_they_are(up: Up) -> None:
-    for options in (["--port", str(free_port())], ["--block"], ["--metrics-port", str(free_port())]):
-        refused = onmodel("serve", "up", "--config", str(up.config), *options)
-        assert refused.returncode == 2 and "onmodel serve down" in refused.stderr
-
-
 def test_every_metric_that_rules_and_dashboard_name_is_exported(up: Up) -> None:
     wanted = {name for name in named_metrics() if name.startswith("ray_")}
     deadline = time.monotonic() + 90

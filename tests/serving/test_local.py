@@ -9,8 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
-from onmodel.core.errors import NotFoundError, ServiceError
+from onmodel.cli.serve import app
+from onmodel.core.errors import NotFoundError, ServiceError, UserError
 from onmodel.detection.config import DetectorConfig
 from onmodel.scoring.config import ScorerConfig
 from onmodel.serving.local import open_services, plan_apps
@@ -113,6 +115,15 @@ def test_a_killed_verb_takes_its_services_with_it(clip_folder: Path, state: Path
     parent.kill()
     parent.wait(60)
     assert_all_end(below)
+
+
+@pytest.mark.parametrize("options", [["--port", "9001"], ["--block"], ["--metrics-port", "9100"]])
+def test_running_services_keep_their_ports(state: Path, options: list[str]) -> None:
+    remember(os.getpid(), "127.0.0.1:9000", state / "log", "/nowhere")
+    done = CliRunner().invoke(app, ["up", *options])
+    assert isinstance(done.exception, UserError) and "onmodel serve down" in str(done.exception)
+    assert recall() is not None
+    forget()
 
 
 def test_a_missing_model_is_named_before_anything_starts() -> None:

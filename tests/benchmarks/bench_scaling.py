@@ -52,7 +52,7 @@ def together(work: Callable[[int], object], count: int) -> Callable[[], object]:
 
 
 def service_rates(replicas: int) -> tuple[float, float]:
-    """Pictures a second of detection and scoring with so many replicas of each, one core a replica."""
+    """Pictures a second of detection and scoring with so many replicas of each; detection has a core a replica, scoring all of them."""
     encoded = pictures()
     plan = plan_apps(DetectorConfig.preset("toybox"), ScorerConfig(), detection_replicas=2)
     for name, app in plan.items():
@@ -89,7 +89,7 @@ def main() -> None:
     print(f"one proxy: bytes | {megabytes:.0f} MB/s | |")
     one, two = service_rates(1), service_rates(2)
     for name, first, second in zip(("detection", "scoring"), one, two, strict=True):
-        print(f"{name}: one replica on one core | {first:.0f} pictures/s | |")
+        print(f"{name}: one replica | {first:.0f} pictures/s | |")
         print(f"{name}: two replicas against one | {second / first:.2f} | |")
     for kilobytes in (30, 500, 2000):
         through = 1 / (1 / requests / PER_REQUEST + kilobytes / 1024 / megabytes)

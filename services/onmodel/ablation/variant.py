@@ -11,7 +11,7 @@ from onmodel.ablation.record import Record, Rung, Status, read_record, write_rec
 from onmodel.core.errors import OnModelError
 from onmodel.evaluation.metrics import ALL
 from onmodel.training.config import TrainConfig
-from onmodel.training.job import METRICS, VALIDATION, Samples, read_metrics
+from onmodel.training.job import METRICS, VALIDATION, Samples, TakenOverError, read_metrics
 from onmodel.training.resuming import checkpoints, epoch_of
 from onmodel.training.run import train
 from onmodel.training.validation import ALL as EVERY_PICTURE
@@ -64,6 +64,9 @@ def run_variant(task: Task, *, pid: int, node: str, report: Callable[[Rung], Non
     write_record(task.record, running)
     try:
         ended = _train(task, running, report).changed(status=Status.FINISHED)
+    except TakenOverError:
+        # Its machine was cut off and given up for dead: the record is the other's.
+        return task.read()
     except OnModelError as error:
         ended = task.read().changed(status=Status.FAILED, reason=str(error))
     except Exception as error:

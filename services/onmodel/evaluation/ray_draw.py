@@ -21,7 +21,7 @@ from onmodel.core.files import write_bytes
 from onmodel.evaluation.generate import DrawingModel, Planned, drawn
 from onmodel.evaluation.suite import TestSuite
 from onmodel.evaluation.tasks import Pipelines, Work
-from onmodel.serving.cluster import join_cluster
+from onmodel.serving.cluster import cpus_of_machines, join_cluster
 from onmodel.serving.private_ray import private_ray
 
 RETRIES = 3
@@ -133,13 +133,15 @@ def _answer(reference: Any) -> list[bytes]:
 
 def _workers(device: str) -> tuple[int, int, int]:
     """How many tasks run at once, and the CPUs and GPUs that each asks for."""
-    resources = ray.cluster_resources()
-    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+    gpus = int(ray.cluster_resources().get("GPU", 0))
     if device.startswith("cuda") and not gpus:
         raise ResourceError(f"--device {device}: the Ray cluster has no GPU; pass --device auto or cpu")
     if gpus and device != "cpu":
         return gpus, 1, 1
-    return max(1, cpus // _WORKER_CPUS), min(_WORKER_CPUS, cpus), 0
+    machines = cpus_of_machines() or [1]
+    # A task has to fit on one machine.
+    each = min(_WORKER_CPUS, machines[0])
+    return sum(cpus // each for cpus in machines), each, 0
 
 
 @contextmanager

@@ -155,6 +155,10 @@ class LocalCluster:
             found.append(NodeStatus(node, address, state, len(running), memory / 2**20))
         return found
 
+    def processes(self, node: str) -> list[psutil.Process]:
+        """What runs on a node."""
+        return self._network.processes(self._known(node))
+
     def kill(self, node: str) -> int:
         """End a node as a power cut would: every process at once, nothing in order. How many there were."""
         return kill_all(self._network, self._known(node))
@@ -166,7 +170,7 @@ class LocalCluster:
             UserError: it runs.
             ResourceError: it does not start.
         """
-        if self._network.processes(self._known(node)):
+        if self.processes(node):
             raise UserError(f"{node} has running processes; kill it first")
         _wait(self._begin(node))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from onmodel.core.errors import UserError
 from onmodel.core.files import content_hash
 from onmodel.training.config import DataSection, TrainConfig
 from onmodel.training.wildcards import choose
@@ -35,6 +36,12 @@ SAMPLES = "samples"
 """Folder of pictures drawn on the way."""
 PROGRESS = ".progress.json"
 """What is going on before the first step; there while a run is under way."""
+OWNER = ".owner"
+"""Names the process that writes the trial's files: the one that began last. There while a run is under way."""
+
+
+class TakenOverError(UserError):
+    """Another process trains the trial now: its files are no longer this one's to write."""
 
 
 @dataclass(frozen=True)

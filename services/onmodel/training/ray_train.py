@@ -20,6 +20,7 @@ from torch import Tensor
 
 from onmodel.core.beside import beside
 from onmodel.core.errors import InternalError, OnModelError, ResourceError
+from onmodel.serving.cluster import wait_for_the_dead
 from onmodel.serving.private_ray import private_ray
 from onmodel.training.job import Job, threads_per_worker
 
@@ -191,6 +192,7 @@ def _died(failure: BaseException) -> bool:
 
 def _still_there(num_workers: int) -> int:
     """As many of `num_workers` as the cluster can have now, at least one."""
+    wait_for_the_dead()
     resources = ray.cluster_resources()
     return max(1, min(num_workers, int(resources.get("GPU", 0) or resources.get("CPU", 1))))
 

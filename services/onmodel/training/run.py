@@ -18,6 +18,7 @@ from onmodel.training.job import (
     CONFIG,
     DATASET,
     METRICS,
+    OWNER,
     PEFT,
     PROBLEMS,
     PROGRESS,
@@ -26,6 +27,7 @@ from onmodel.training.job import (
     STATE,
     Job,
     Samples,
+    TakenOverError,
     TrainingPicture,
     read_metrics,
 )
@@ -187,6 +189,7 @@ def _say(text: str) -> None:
 
 
 def _run(job: Job, num_workers: int, max_failures: int, on_epoch: Callable[[int], None] | None) -> None:
+    taken_over = False
     try:
         with following(job.trial_dir, job.config.training.output_name):
             if num_workers == 0:
@@ -198,10 +201,15 @@ def _run(job: Job, num_workers: int, max_failures: int, on_epoch: Callable[[int]
 
             with ray_train.cluster():
                 ray_train.fit(job, num_workers, max_failures=max_failures, say=_say)
+    except TakenOverError:
+        taken_over = True
+        raise
     finally:
-        (job.trial_dir / PROGRESS).unlink(missing_ok=True)
-        # Workers of a run that was interrupted are killed, maybe while they write.
-        remove_asides(*_written(job.trial_dir))
+        if not taken_over:
+            for name in (PROGRESS, OWNER):
+                (job.trial_dir / name).unlink(missing_ok=True)
+            # Workers of a run that was interrupted are killed, maybe while they write.
+            remove_asides(*_written(job.trial_dir))
 
 
 def _written(trial_dir: Path) -> tuple[Path, ...]:

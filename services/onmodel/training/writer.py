@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from uuid import uuid4
 
 from onmodel.core.files import write_text
 from onmodel.training import checkpoint, export, network
@@ -16,6 +17,7 @@ from onmodel.training.families import Family
 from onmodel.training.job import (
     LOSS_CHART,
     METRICS,
+    OWNER,
     PEFT,
     PROBLEMS,
     PROGRESS,
@@ -24,6 +26,7 @@ from onmodel.training.job import (
     STATE,
     VALIDATION,
     Job,
+    TakenOverError,
     read_metrics,
 )
 from onmodel.training.logs import Log, open_logs
@@ -38,10 +41,17 @@ RATE_STEPS = 20
 
 
 class Writer:
-    """Checkpoints, states, metrics, curves and pictures of one run."""
+    """Checkpoints, states, metrics, curves and pictures of one run.
+
+    A machine that is cut off from its cluster is given up for dead and may live: its worker trains on where a second
+    one has begun in its place, both into one folder. Who begins last owns the folder, and the other stops before it
+    writes again. Raises TakenOverError there.
+    """
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        self._owner = uuid4().hex
+        write_text(job.trial_dir / OWNER, self._owner)
         self._options = job.config.training
         self._name = job.config.training.output_name
         self._last_progress = 0.0
@@ -58,6 +68,7 @@ class Writer:
 
     def begin(self, family: Family, data: TrainingData, trainer: Trainer) -> None:
         """Called once, before the first step."""
+        self._check_owner()
         self._family, self._data, self._trainer = family, data, trainer
         self._session = Session(
             id=int(self._job.started * 1000) & 0xFFFFFFFF,
@@ -96,6 +107,16 @@ class Writer:
         else:
             file.unlink(missing_ok=True)
 
+    def _check_owner(self) -> None:
+        try:
+            owner = (self._job.trial_dir / OWNER).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            owner = ""
+        if owner != self._owner:
+            raise TakenOverError(
+                f"{self._job.trial_dir}: another process trains this trial since, so this one has stopped; wait for it"
+            )
+
     def _append(self, name: str, line: Mapping[str, object]) -> None:
         with (self._job.trial_dir / name).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
@@ -106,6 +127,7 @@ class Writer:
 
     def step(self, report: StepReport) -> None:
         """One line in the metrics at once, for whoever follows the run; checkpoint and state where they are due."""
+        self._check_owner()
         line = {**asdict(report), "total_steps": self._trainer.total_steps, "time": round(time.time(), 3)}
         del line["ends_epoch"]
         self._append(METRICS, line)
@@ -126,6 +148,7 @@ class Writer:
 
     def epoch(self, epoch: int, *, due: bool) -> None:
         """Checkpoint and chart when due, and the full state; a finished stage's state is kept."""
+        self._check_owner()
         trainer, folder = self._trainer, self._job.trial_dir
         plan = trainer.stage
         self._log({f"mix/{name}": share for name, share in plan.shares(epoch - 1).items()})
@@ -179,6 +202,7 @@ class Writer:
 
     def validated(self, losses: Mapping[str, float], epoch: int) -> None:
         """Losses of the held-back pictures, in all and by category."""
+        self._check_owner()
         self._append(VALIDATION, {"step": self._trainer.step, "epoch": epoch, "losses": dict(losses)})
         self._log({f"validation/{name}": value for name, value in losses.items()})
 

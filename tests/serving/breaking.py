@@ -257,7 +257,7 @@ class World:
         return Work(
             "extraction",
             arguments,
-            "_look",
+            "MapWorker",
             lambda out: sum(1 for _ in (out / "found" / ".extract").rglob("*.parquet")),
             2,
             lambda mine, theirs: tree_hash(mine / "found") == tree_hash(theirs / "found"),

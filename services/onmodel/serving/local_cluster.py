@@ -131,6 +131,9 @@ class LocalCluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token_file),
             "RAY_USAGE_STATS_ENABLED": "0",
+            # Each is a process more beside every training run, for what one machine has no use for.
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+            "RAY_TRAIN_METRICS_ENABLED": "0",
         }
         environment.pop("RAY_AUTH_TOKEN", None)
         if self.dashboard is not None:
@@ -273,6 +276,8 @@ class LocalCluster:
             "RAY_raylet_start_wait_time_s": str(PATIENCE_MS // 1000),
         }
         if self.config.redis:
+            # How long a node waits for a head that died before it ends itself; as long as KubeRay's nodes do.
+            environment["RAY_gcs_rpc_server_reconnect_timeout_s"] = "600"
             environment["RAY_REDIS_ADDRESS"] = f"{self._state.addresses[REDIS]}:{self._redis_port}"
         return environment
 

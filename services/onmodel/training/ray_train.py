@@ -34,9 +34,9 @@ _LOCAL_SETTINGS = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     # How often the controller looks after the workers, and so how soon it sees that they are done.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    # Workers import torch and diffusers as they start; on a busy machine that can pass Ray's 60 s.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
 }
+# Workers import torch and diffusers as they start; on a busy machine that can pass Ray's 60 s.
+_START_TIMEOUT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300"}
 
 
 OBJECT_STORE_BYTES = 256 * 2**20
@@ -99,6 +99,8 @@ def cluster() -> Generator[None, None, None]:
 
 def _start(stack: contextlib.ExitStack) -> None:
     try:
+        for name, value in _START_TIMEOUT.items():
+            os.environ.setdefault(name, value)
         if "RAY_ADDRESS" in os.environ:
             stack.callback(ray.shutdown)
             # As in a private Ray: a verb's answer stands on standard output alone.

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +26,7 @@ from onmodel.core.config import Config, load_whole
 from onmodel.core.errors import NotFoundError, ResourceError, UserError
 from onmodel.core.files import write_text
 from onmodel.serving.local_network import MARK, Loopback, Namespaces, Network, can_isolate, kill_all
-from onmodel.serving.private_ray import PATIENCE_MS, free_port, private_folder
+from onmodel.serving.private_ray import PATIENCE_MS, free_port, lay_out_ports, private_folder
 from onmodel.serving.state import state_folder
 
 HEAD = "head"
@@ -236,7 +237,7 @@ class LocalCluster:
         write_text(
             settings,
             f"bind {self._state.addresses[REDIS]}\nport {self._redis_port}\nrequirepass {self._password}\n"
-            f'daemonize yes\nsave ""\nappendonly no\ndir {folder}\nlogfile {folder / "redis.log"}\n',
+            f'daemonize yes\nset-proc-title no\nsave ""\nappendonly no\ndir {folder}\nlogfile {folder / "redis.log"}\n',
         )
         return [program, str(settings)]
 
@@ -302,11 +303,34 @@ def _wait(starting: _Starting) -> None:
 
 
 def trim(params: Any, head: bool) -> None:
-    """Ray calls it in `ray start` (RAY_START_HOOK): leaves out what nobody here uses and no option leaves out."""
+    """Ray calls it in `ray start` (RAY_START_HOOK): leaves out what nobody here uses and no option leaves out.
+
+    As in `private_ray`, the agent runs in its minimal form, and the files that the raylet waits for, and dies after 15
+    seconds of waiting, are laid out beforehand; not where the job API needs the whole agent.
+    """
+    from ray._private import utils
+
     params.ray_client_server_port = None
     params.no_monitor = True
     # Drivers read a job's own output; a monitor a node would send each line to all of them.
     params.include_log_monitor = False
+    if head and params.include_dashboard:
+        return
+    utils.get_dashboard_dependency_error = lambda: ImportError("the dashboard is not wanted here")
+    node_id = secrets.token_hex(28)
+    params.env_vars = {**(params.env_vars or {}), "RAY_OVERRIDE_NODE_ID_FOR_TESTING": node_id}
+    params.runtime_env_agent_port = free_port()
+
+    def lay_out() -> None:
+        # Which session it is, the node learns from the head. A node that is started again finds its old folders.
+        while True:
+            for session in Path(params.temp_dir).glob("session_2*"):
+                if not (session / f"runtime_env_agent_port_{node_id}").exists():
+                    with contextlib.suppress(OSError):
+                        lay_out_ports(session, node_id, params.runtime_env_agent_port)
+            time.sleep(0.05)
+
+    threading.Thread(target=lay_out, daemon=True).start()
 
 
 def up(config: LocalConfig) -> LocalCluster:

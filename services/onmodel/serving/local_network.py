@@ -3,7 +3,7 @@
 As root (CAP_NET_ADMIN) and with Debian's iproute2 each node gets a network namespace, one end of a pair of virtual
 Ethernet devices in it, the other on a bridge of the cluster: an address of its own, ports that collide with no one's,
 and a cable that can be pulled. See ip-netns(8) and veth(4). All names begin with `om-CLUSTER`, so that what a crashed
-cluster left is found by its name. Without root all nodes share the loopback interface, at 127.0.0.1, .2, .3, …
+cluster left is found by its name. Without root all nodes share the loopback interface, at 127.0.0.2, .3, …
 """
 
 import contextlib
@@ -177,7 +177,8 @@ class Loopback:
         self._cluster = cluster
 
     def create(self, nodes: Sequence[str]) -> dict[str, str]:
-        return {node: f"127.0.0.{number}" for number, node in enumerate(nodes, 1)}
+        # Not .1, for which Ray puts the machine's address in its network.
+        return {node: f"127.0.0.{number}" for number, node in enumerate(nodes, 2)}
 
     def command(self, node: str, argv: Sequence[str]) -> list[str]:
         return ["env", f"{MARK}={self._cluster}/{node}", *argv]

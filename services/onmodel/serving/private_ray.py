@@ -128,7 +128,7 @@ def _lean_start(session: Path, metrics_port: int | None) -> Generator[None]:
     started = threading.Event()
     RayParams.__init__ = lean_init
     utils.get_dashboard_dependency_error = lean_check
-    threading.Thread(target=_lay_out_ports, args=(session, without_agent | ports, started), daemon=True).start()
+    threading.Thread(target=_lay_out_when_known, args=(session, without_agent | ports, started), daemon=True).start()
     try:
         yield
     finally:
@@ -137,15 +137,20 @@ def _lean_start(session: Path, metrics_port: int | None) -> Generator[None]:
         utils.get_dashboard_dependency_error = original_check
 
 
-def _lay_out_ports(session: Path, ports: dict[str, int], started: threading.Event) -> None:
+def _lay_out_when_known(session: Path, ports: dict[str, int], started: threading.Event) -> None:
     """Write the files that the agents would, -1 meaning "no such server", once the node's id is known."""
     while not started.is_set():
         for found in session.glob("session_2*/gcs_server_port_*"):
             node_id = found.name.removeprefix("gcs_server_port_")
-            for name, value in ports.items():
-                (found.parent / f"{name}_{node_id}").write_text(str(value))
+            lay_out_ports(found.parent, node_id, ports)
             return
         time.sleep(0.02)
+
+
+def lay_out_ports(session: Path, node_id: str, ports: dict[str, int]) -> None:
+    """Write the files of a node that its raylet waits for: one a port, by its name."""
+    for name, value in ports.items():
+        (session / f"{name}_{node_id}").write_text(str(value))
 
 
 def private_folder() -> Path:

@@ -4,7 +4,8 @@ A local cluster of a head without CPUs and two workers of one CPU; each verb run
 that works for it when it is half done, then with that node's network cable pulled. Then a second cluster, whose GCS
 keeps what it knows in Redis: its head is killed and started again while a client asks the services on the workers.
 
-`bench_faults.py [kill|cut|head]…` runs a part. Without root nothing can be cut off, and that part is left out.
+`bench_faults.py [kill|cut|head|training|ablation|extraction|evaluation]…` runs a part. Without root nothing can be
+cut off, and that part is left out.
 """
 
 import contextlib
@@ -17,17 +18,19 @@ import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
-
-from breaking import Ended, Work, World, mend, run
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from onmodel.core.errors import OnModelError
 from onmodel.scoring.client import ScoringClient
 from onmodel.serving import local_cluster
 from onmodel.serving.local_cluster import HEAD, LocalCluster, LocalConfig
+from onmodel.training.config import load_train_config
+from onmodel.training.run import train
+from serving.breaking import Ended, Work, World, mend, run
 
 DEPLOYING = Path(__file__).parents[1] / "serving" / "deploying.py"
 PORT = 9000
+VERBS = ("training", "training", "ablation", "extraction", "evaluation")
 FAULTS = {"kill": "node killed", "cut": "node cut off"}
 
 
@@ -50,7 +53,13 @@ def works(world: World) -> list[Callable[[Path], Work]]:
     """What is disturbed; each gets the folder of results so far."""
 
     def evaluation(results: Path) -> Work:
-        return world.evaluation(next(results.rglob("zork-0*.safetensors")))
+        lora = next(results.rglob("*-0*.safetensors"), None)
+        if lora is None:
+            out = results / "lora"
+            out.mkdir(parents=True)
+            file = world.config(out, batch=4, epochs=1, half=1)
+            lora = train(load_train_config(file), num_workers=0).checkpoints[-1]
+        return world.evaluation(lora)
 
     return [
         lambda results: world.training(1),
@@ -61,12 +70,14 @@ def works(world: World) -> list[Callable[[Path], Work]]:
     ]
 
 
-def disturb(folder: Path, faults: list[str]) -> None:
+def disturb(folder: Path, faults: list[str], wanted: list[str]) -> None:
     """Each verb undisturbed and with each fault."""
     world = World(folder / "world")
     with cluster() as nodes:
         for number, make in enumerate(works(world)):
             results = folder / "results"
+            if wanted and VERBS[number] not in wanted:
+                continue
             work = make(results)
             plain = run(nodes, work, results / f"{number}-plain")
             if plain.code:
@@ -162,14 +173,15 @@ def main() -> None:
     """All parts, or those that are named."""
     os.nice(5)
     able = local_cluster.can_isolate()
-    parts = sys.argv[1:] or ["kill", "cut", "head"]
+    named = sys.argv[1:]
+    parts = [part for part in named if part not in VERBS] or ["kill", "cut", "head"]
     if not able and "cut" in parts:
         print("no network namespaces here: nothing can be cut off", file=sys.stderr)
         parts.remove("cut")
     print("name | value | target | met", flush=True)
     with tempfile.TemporaryDirectory(prefix="onmodel-faults-") as folder:
         if faults := [part for part in parts if part in FAULTS]:
-            disturb(Path(folder), faults)
+            disturb(Path(folder), faults, [part for part in named if part in VERBS])
         if "head" in parts:
             kill_head()
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ import safetensors.torch
 import torch
 
 from onmodel.core.files import tree_hash
-from onmodel.core.images import encode_png
+from onmodel.core.images import encode_png, load
 from onmodel.serving.local_cluster import LocalCluster
 from onmodel.toybox.character import HELD_OUT
 from onmodel.toybox.dataset import reference_pictures
@@ -75,6 +74,8 @@ SUITE = {
 PROFILE = {"priority_scenes": {name: {"target": 6} for name in ("close_up", "medium_shot", "full_body", "far")}}
 SETTINGS = "part_s = 2.0\n[sampling.quality]\nnear_duplicate_bits = 1\n[select]\nnear_duplicate_bits = 1\n"
 PATIENCE_S = 900.0
+ONMODEL = ("-m", "onmodel.cli.main")
+DRAWING = Path(__file__).with_name("drawing.py")
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Work:
 
     name: str
     arguments: Callable[[Path], list[str]]
-    """From the output folder, what `onmodel` gets; writes files that it needs there."""
+    """From the output folder, what Python gets; writes files that it needs there."""
     title: str
     """Stands in the titles of the processes that do the work."""
     done: Callable[[Path], int]
@@ -113,7 +114,7 @@ def run(cluster: LocalCluster, work: Work, out: Path, fault: str | None = None) 
     start = broken = time.monotonic()
     victim: str | None = None
     with log.open("wb") as stream:
-        argv = cluster.command([sys.executable, "-m", "onmodel.cli.main", *work.arguments(out)])
+        argv = cluster.command([sys.executable, *work.arguments(out)])
         environment = {**cluster.environment(), "ONMODEL_CACHE": str(out.parent / "cache")}
         process = subprocess.Popen(argv, env=environment, stdout=stream, stderr=stream)
     try:
@@ -191,6 +192,15 @@ def same_pictures(mine: Path, theirs: Path) -> bool:
     return figures[0] == figures[1] and all((mine / f).read_bytes() == (theirs / f).read_bytes() for f in files)
 
 
+def shades(mine: Path, theirs: Path) -> list[int]:
+    """The greatest difference of a pixel, of each picture below `theirs`; empty where others are below `mine`."""
+    files = sorted(file.relative_to(theirs) for file in theirs.rglob("*.png"))
+    if files != sorted(file.relative_to(mine) for file in mine.rglob("*.png")):
+        return []
+    pairs = ((load(mine / file).astype(int), load(theirs / file).astype(int)) for file in files)
+    return [int(abs(ours - other).max()) for ours, other in pairs]
+
+
 class World:
     """Small things to work on, made once in a folder."""
 
@@ -210,7 +220,7 @@ class World:
 
         def arguments(out: Path) -> list[str]:
             file = self.config(out, batch=4 // workers, epochs=epochs, half=every)
-            return ["train", str(file), "--num-workers", str(workers)]
+            return [*ONMODEL, "train", str(file), "--num-workers", str(workers)]
 
         return Work(
             f"training, {workers} worker{'s' if workers > 1 else ''}",
@@ -227,7 +237,7 @@ class World:
         def arguments(out: Path) -> list[str]:
             self.config(out, batch=4, epochs=epochs, half=every)
             (out / "ablation.toml").write_text(ABLATION)
-            return ["ablate", str(out / "ablation.toml")]
+            return [*ONMODEL, "ablate", str(out / "ablation.toml")]
 
         return Work(
             "ablation, 2 variants at once",
@@ -252,7 +262,7 @@ class World:
         def arguments(out: Path) -> list[str]:
             given = {"--profile": "profile.json", "--reference": "zibo", "--config": "settings.toml"}
             options = [part for option, file in given.items() for part in (option, str(self.folder / file))]
-            return ["extract", str(film), *options, "--output-dir", str(out / "found")]
+            return [*ONMODEL, "extract", str(film), *options, "--output-dir", str(out / "found")]
 
         return Work(
             "extraction",
@@ -263,14 +273,32 @@ class World:
             lambda mine, theirs: tree_hash(mine / "found") == tree_hash(theirs / "found"),
         )
 
+    def suite(self, seeds: int) -> Path:
+        """File of a suite of nine prompts."""
+        file = self.folder / "suite.json"
+        file.write_text(json.dumps({**SUITE, "seeds": list(range(1, seeds + 1))}))
+        return file
+
+    def drawing(self, lora: Path, seeds: int = 2) -> Work:
+        """The pictures of an evaluation alone."""
+        suite = self.suite(seeds)
+        return Work(
+            "drawing",
+            lambda out: [str(DRAWING), str(lora), str(self.base), str(suite), str(out / "e")],
+            "ray::_draw",
+            lambda out: sum(1 for _ in (out / "e").rglob("*.png")),
+            8,
+            lambda mine, theirs: bool(found := shades(mine, theirs)) and max(found) <= 1,
+        )
+
     def evaluation(self, lora: Path, seeds: int = 4) -> Work:
         """Pictures of a LoRA and of its base model, drawn by tasks, measured by services on the head."""
-        suite = self.folder / "suite.json"
-        suite.write_text(json.dumps({**SUITE, "seeds": list(range(1, seeds + 1))}))
+        suite = self.suite(seeds)
 
         def arguments(out: Path) -> list[str]:
-            references = ["--references", str(self.pictures), "--base", str(self.base), "--device", "cpu"]
-            return ["evaluate", str(lora), "--test-suite", str(suite), "--output-dir", str(out / "e"), *references]
+            given = ["--references", str(self.pictures), "--base", str(self.base), "--device", "cpu"]
+            places = ["--test-suite", str(suite), "--output-dir", str(out / "e")]
+            return [*ONMODEL, "evaluate", str(lora), *places, *given]
 
         return Work(
             "evaluation",
@@ -280,8 +308,3 @@ class World:
             8,
             same_pictures,
         )
-
-
-def nice() -> None:
-    """Step back behind whatever else the machine does; what is started from here does so too."""
-    os.nice(5)

@@ -4,8 +4,10 @@ WHAT: `deploy`, or `check`, which prints what Serve says of the applications.
 """
 
 import contextlib
+import logging
 import sys
 import time
+from typing import Any
 
 import ray
 from ray import serve
@@ -31,7 +33,8 @@ def deploy(port: int, addresses: list[str]) -> None:
     config = read_serve_config(DEFAULT_CONFIG)
     scoring = next(app for app in config["applications"] if app["name"] == "scoring")
     scoring["deployments"][0] |= {"num_replicas": 2}
-    _get_global_client().deploy_apps(ServeDeploySchema.model_validate({"applications": [scoring]}))
+    client: Any = _get_global_client()
+    client.deploy_apps(ServeDeploySchema.model_validate({"applications": [scoring]}))
     deadline = time.monotonic() + PATIENCE_S
     waiting = list(addresses)
     while waiting and time.monotonic() < deadline:
@@ -44,7 +47,7 @@ def deploy(port: int, addresses: list[str]) -> None:
 
 def main() -> None:
     what, port, *addresses = sys.argv[1:]
-    ray.init(log_to_driver=False, logging_level="ERROR")
+    ray.init(log_to_driver=False, logging_level=logging.ERROR)
     if what == "deploy":
         deploy(int(port), addresses)
     else:

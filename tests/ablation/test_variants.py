@@ -8,10 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onmodel.ablation.config import Range, load_ablation
+from onmodel.ablation.record import Status, write_record
 from onmodel.ablation.run import rungs
+from onmodel.ablation.variant import Task, run_variant
 from onmodel.ablation.variants import draw, make_ablation, shown
 from onmodel.core.errors import NotFoundError, UserError
 from onmodel.training.config import load_train_config
+from onmodel.training.job import TakenOverError
 
 from .conftest import Make, Write
 
@@ -151,3 +154,18 @@ def test_rungs_end_with_the_last_epoch(make: Make) -> None:
         epochs: rungs(search, base.with_changes(training={"max_train_epochs": epochs})) for epochs in (1, 2, 9, 10)
     }
     assert found == {1: (1,), 2: (1, 2), 9: (1, 3, 9), 10: (1, 3, 9, 10)}
+
+
+def test_a_process_that_was_given_up_for_dead_leaves_the_record_to_the_other(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task("rank", make(RANK).variants[0].config, tmp_path / "rank.json", "key", num_workers=2)
+
+    def taken_over(config: object, **options: object) -> None:
+        write_record(task.record, task.read().changed(starts=2, pid=2, node="other"))
+        raise TakenOverError("another process trains this trial since")
+
+    monkeypatch.setattr("onmodel.ablation.variant.train", taken_over)
+    found = run_variant(task, pid=1, node="cut off", report=lambda rung: None)
+    assert found == task.read()
+    assert (found.status, found.starts, found.node) == (Status.RUNNING, 2, "other")

@@ -26,7 +26,7 @@ from onmodel.serving import local_cluster
 from onmodel.serving.local_cluster import HEAD, LocalCluster, LocalConfig
 from onmodel.training.config import load_train_config
 from onmodel.training.run import train
-from serving.breaking import Ended, Work, World, mend, run
+from serving.breaking import CHECKPOINTS, Ended, Work, World, mend, run
 
 DEPLOYING = Path(__file__).parents[1] / "serving" / "deploying.py"
 PORT = 9000
@@ -53,7 +53,7 @@ def works(world: World) -> list[Callable[[Path], Work]]:
     """What is disturbed; each gets the folder of results so far."""
 
     def evaluation(results: Path) -> Work:
-        lora = next(results.rglob("*-0*.safetensors"), None)
+        lora = next(results.rglob(CHECKPOINTS), None)
         if lora is None:
             out = results / "lora"
             out.mkdir(parents=True)

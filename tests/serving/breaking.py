@@ -74,6 +74,8 @@ SUITE = {
 PROFILE = {"priority_scenes": {name: {"target": 6} for name in ("close_up", "medium_shot", "full_body", "far")}}
 SETTINGS = "part_s = 2.0\n[sampling.quality]\nnear_duplicate_bits = 1\n[select]\nnear_duplicate_bits = 1\n"
 PATIENCE_S = 900.0
+CHECKPOINTS = f"*-{'[0-9]' * 6}.safetensors"
+"""Of whole epochs."""
 ONMODEL = ("-m", "onmodel.cli.main")
 DRAWING = Path(__file__).with_name("drawing.py")
 
@@ -159,8 +161,8 @@ def same_weights(mine: Path, theirs: Path, *, exactly: bool = True) -> bool:
 
     Not exactly: as far as sums in another order allow (as tests/training/test_workers.py compares).
     """
-    files = {file.relative_to(mine) for file in mine.rglob("zork-0*.safetensors")}
-    if not files or files != {file.relative_to(theirs) for file in theirs.rglob("zork-0*.safetensors")}:
+    files = {file.relative_to(mine) for file in mine.rglob(CHECKPOINTS)}
+    if not files or files != {file.relative_to(theirs) for file in theirs.rglob(CHECKPOINTS)}:
         return False
     for file in files:
         ours, other = safetensors.torch.load_file(mine / file), safetensors.torch.load_file(theirs / file)

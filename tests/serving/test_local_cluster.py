@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 
-from onmodel.core.config import load
+from onmodel.core.config import load, validate
 from onmodel.core.errors import ResourceError, UserError
 from onmodel.evaluation.suite import TestSuite
 from onmodel.serving import local_cluster
@@ -179,6 +179,12 @@ def test_without_namespaces_a_node_is_what_bears_its_mark() -> None:
     assert network.nodes() == []
     with pytest.raises(UserError, match="cannot be cut off; start the cluster as root"):
         network.cut("a", off=True)
+
+
+@pytest.mark.parametrize("name", ["", "Cluster", "9th", "ninechars"])
+def test_a_name_that_no_device_can_have_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="`name`: must be one to eight lower-case letters and digits"):
+        validate(LocalConfig, {"name": name}, "options")
 
 
 @needs_namespaces

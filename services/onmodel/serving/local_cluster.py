@@ -8,19 +8,19 @@ authentication is on. What is started outlives the process that starts it: `find
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from onmodel.core.config import Config, load_whole
 from onmodel.core.errors import NotFoundError, ResourceError, UserError
@@ -41,8 +41,8 @@ _ROOM_MB = 100
 class LocalConfig(Config):
     """What to start."""
 
-    name: str = Field(default="local", pattern=r"^[a-z][a-z0-9]{0,7}$")
-    """At most eight characters: network devices are called by it."""
+    name: str = "local"
+    """Network devices are called by it, and the kernel allows them 15 characters."""
     workers: int = Field(default=2, ge=0, le=99)
     cpus: int = Field(default=2, ge=1)
     """Of each worker, as Ray counts them."""
@@ -56,6 +56,13 @@ class LocalConfig(Config):
     """GCS fault tolerance: what the head knows is kept in a Redis of the cluster's own, on a node of its own."""
     isolate: bool | None = None
     """Network namespaces; None = where this process may make them."""
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[a-z][a-z0-9]{0,7}", name):
+            raise ValueError("must be one to eight lower-case letters and digits, a letter first")
+        return name
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -400,16 +407,6 @@ def remove(name: str) -> bool:
             kill_all(network, node)
         network.remove()
     return found
-
-
-def wait_until(condition: Any, timeout_s: float, every_s: float = 0.1) -> float | None:
-    """Seconds until `condition()` was true, None where it did not become so."""
-    start = time.monotonic()
-    while time.monotonic() - start < timeout_s:
-        if condition():
-            return time.monotonic() - start
-        time.sleep(every_s)
-    return None
 
 
 def as_json(cluster: LocalCluster) -> str:

@@ -21,7 +21,7 @@ from onmodel.serving.local_network import Loopback, Namespaces, Network, can_iso
 from onmodel.training.config import load_train_config
 from onmodel.training.run import train
 
-from .breaking import World, mend, run
+from .breaking import CHECKPOINTS, Work, World, mend, run
 from .drawing import pictures
 
 COMMAND = Path(__file__).parents[2] / "cluster" / "local" / "nodes.py"
@@ -62,31 +62,45 @@ def states(cluster: LocalCluster) -> dict[str, str]:
     return {node.name: node.state for node in cluster.status()}
 
 
+@pytest.fixture(scope="module")
+def alone(world: World) -> Path:
+    """A trial that this process trained undisturbed, on one thread as a node of one CPU has."""
+    torch.set_num_threads(1)
+    out = world.folder / "alone"
+    out.mkdir()
+    train(load_train_config(Path(training(world).arguments(out)[3])), num_workers=0)
+    return out
+
+
+def training(world: World) -> Work:
+    return world.training(1, epochs=12, every=12)
+
+
 @pytest.mark.ray
 @pytest.mark.timeout(1500)
-def test_work_outlives_the_node_that_does_it(cluster: LocalCluster, world: World, tmp_path: Path) -> None:
-    training = world.training(1, epochs=20, every=20)
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
-    trial = train(load_train_config(Path(training.arguments(alone)[3])), num_workers=0)
-    torch.set_num_threads(threads)
-    ended = run(cluster, training, tmp_path / "killed", "kill")
+def test_training_outlives_its_node(cluster: LocalCluster, world: World, alone: Path, tmp_path: Path) -> None:
+    work = training(world)
+    ended = run(cluster, work, tmp_path / "killed", "kill")
     assert ended.code == 0, ended.output
     assert ended.victim is not None, "no node was caught training"
     assert "a training worker died; 1 start again from the last state" in ended.output
     assert states(cluster)[ended.victim] == "down"
-    assert training.same(tmp_path / "killed", alone), "every weight, bit for bit"
+    assert work.same(tmp_path / "killed", alone), "every weight, bit for bit"
     mend(cluster, ended.victim)
     assert set(states(cluster).values()) == {"up"}
 
-    drawing = world.drawing(trial.checkpoints[-1])
-    ended = run(cluster, drawing, tmp_path / "drawn", "kill")
+
+@pytest.mark.ray
+@pytest.mark.timeout(1500)
+def test_drawing_outlives_its_node(cluster: LocalCluster, world: World, alone: Path, tmp_path: Path) -> None:
+    lora = sorted(alone.rglob(CHECKPOINTS))[-1]
+    work = world.drawing(lora)
+    ended = run(cluster, work, tmp_path / "drawn", "kill")
     assert ended.code == 0, ended.output
     assert ended.victim is not None, "no node was caught drawing"
-    pictures(trial.checkpoints[-1], world.base, load(TestSuite, world.suite(2)), tmp_path / "here" / "e")
-    assert drawing.same(tmp_path / "drawn", tmp_path / "here")
+    pictures(lora, world.base, load(TestSuite, world.suite(2)), tmp_path / "here" / "e")
+    assert work.same(tmp_path / "drawn", tmp_path / "here")
+    mend(cluster, ended.victim)
 
 
 @pytest.mark.ray

@@ -46,7 +46,7 @@ class LocalConfig(Config):
     """Network devices are called by it, and the kernel allows them 15 characters."""
     workers: int = Field(default=2, ge=0, le=99)
     cpus: int = Field(default=2, ge=1)
-    """Of each worker, as Ray counts them."""
+    """Of each worker, as Ray counts them; it is kept to as many of this machine's cores where there are more."""
     head_cpus: int = Field(default=0, ge=0)
     """0 keeps work off the head, as on a cluster whose head must not die of it."""
     object_store_mb: int = Field(default=200, ge=_ROOM_MB)
@@ -224,7 +224,7 @@ class LocalCluster:
     def _begin(self, node: str) -> "_Starting":
         folder = Path(self._state.folder) / node
         folder.mkdir(exist_ok=True)
-        argv = self._redis(folder) if node == REDIS else self._ray(node, folder)
+        argv = self._redis(folder) if node == REDIS else [*self._cores(node), *self._ray(node, folder)]
         log = folder.with_suffix(".log")
         with log.open("ab") as stream:
             process = subprocess.Popen(
@@ -236,6 +236,15 @@ class LocalCluster:
                 start_new_session=True,
             )
         return _Starting(node, process, log)
+
+    def _cores(self, node: str) -> list[str]:
+        """Keeps a worker to as many of this machine's cores as it has CPUs, so that its threads are as many too."""
+        cores, cpus = sorted(os.sched_getaffinity(0)), self.config.cpus
+        if node == HEAD or cpus >= len(cores) or shutil.which("taskset") is None:
+            return []
+        start = (self.config.nodes.index(node) - 1) * cpus
+        own = sorted(cores[(start + step) % len(cores)] for step in range(cpus))
+        return ["taskset", "-c", ",".join(map(str, own))]
 
     def _redis(self, folder: Path) -> list[str]:
         program = shutil.which("redis-server")

@@ -9,7 +9,7 @@ TEST_PROCESSES ?= 2
 # Debian's names of what runs need (libraries that OpenCV loads) and what tests need besides;
 # installed only where we may (root, apt-get) and where they are missing.
 DEBIAN_RUN  := libgl1 libglib2.0-0
-DEBIAN_TEST := chromium prometheus
+DEBIAN_TEST := chromium iproute2 prometheus
 # A gRPC client in another language, for tests.
 CONFORMANCE := tests/conformance
 NODE_STAMP  := $(CONFORMANCE)/node_modules/.ready

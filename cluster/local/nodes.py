@@ -13,8 +13,9 @@ from typing import Annotated
 
 import typer
 
-from onmodel.core.errors import OnModelError, exit_code
+from onmodel.core.errors import OnModelError, ResourceError, exit_code
 from onmodel.serving import local_cluster
+from onmodel.serving.local_node import HEAD, LocalConfig
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, help=__doc__)
 
@@ -48,7 +49,7 @@ def up(
         "redis": redis,
         "isolate": isolate,
     }
-    cluster = local_cluster.up(validate(local_cluster.LocalConfig, given, "options"))
+    cluster = local_cluster.up(validate(LocalConfig, given, "options"))
     if not cluster.isolated:
         typer.echo(
             "no network namespaces (they need root): all nodes share the loopback interface; cut and heal do not work"
@@ -101,7 +102,7 @@ def heal(node: NodeArgument, name: NameOption = "local") -> None:
 def execute(
     command: Annotated[list[str], typer.Argument(help="The command, after --.")],
     name: NameOption = "local",
-    node: Annotated[str, typer.Option(help="Where to run it.")] = local_cluster.HEAD,
+    node: Annotated[str, typer.Option(help="Where to run it.")] = HEAD,
 ) -> None:
     """Run a command on a node, with RAY_ADDRESS and the token set; it dies with the node."""
     cluster = local_cluster.find(name)
@@ -109,7 +110,7 @@ def execute(
     try:
         os.execvpe(argv[0], argv, cluster.environment())
     except OSError as error:
-        raise local_cluster.ResourceError(f"{argv[0]}: cannot be run ({error.strerror}); check the command") from None
+        raise ResourceError(f"{argv[0]}: cannot be run ({error.strerror}); check the command") from None
 
 
 @app.command()

@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from onmodel.core.errors import OnModelError
 from onmodel.scoring.client import ScoringClient
 from onmodel.serving import local_cluster
-from onmodel.serving.local_cluster import HEAD, LocalCluster, LocalConfig
+from onmodel.serving.local_cluster import LocalCluster
+from onmodel.serving.local_node import HEAD, LocalConfig
 from onmodel.training.config import load_train_config
 from onmodel.training.run import train
 from serving.breaking import CHECKPOINTS, Ended, Work, World, mend, run

@@ -7,82 +7,21 @@ authentication is on. What is started outlives the process that starts it: `find
 
 import contextlib
 import json
-import os
-import re
 import secrets
 import shutil
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
-from pydantic import Field, field_validator
 
-from onmodel.core.config import Config, load_whole
-from onmodel.core.errors import NotFoundError, ResourceError, UserError
+from onmodel.core.config import load_whole
+from onmodel.core.errors import NotFoundError, UserError
 from onmodel.core.files import write_text
-from onmodel.serving.local_network import MARK, Loopback, Namespaces, Network, can_isolate, kill_all
-from onmodel.serving.private_ray import PATIENCE_MS, free_port, lay_out_ports, private_folder
+from onmodel.serving.local_network import Loopback, Namespaces, Network, can_isolate, kill_all
+from onmodel.serving.local_node import HEAD, REDIS, LocalConfig, State, begin, wait_for
+from onmodel.serving.private_ray import free_port, private_folder
 from onmodel.serving.state import state_folder
-
-HEAD = "head"
-REDIS = "redis"
-_REDIS_PORT = 6379
-_START_S = 240.0
-"""A node that is not up by then on a busy machine is not coming."""
-_ROOM_MB = 100
-"""Least object store that Ray accepts is 75 MB."""
-
-
-class LocalConfig(Config):
-    """What to start."""
-
-    name: str = "local"
-    """Network devices are called by it, and the kernel allows them 15 characters."""
-    workers: int = Field(default=2, ge=0, le=99)
-    cpus: int = Field(default=2, ge=1)
-    """Of each worker, as Ray counts them; it is kept to as many of this machine's cores where there are more."""
-    head_cpus: int = Field(default=0, ge=0)
-    """0 keeps work off the head, as on a cluster whose head must not die of it."""
-    object_store_mb: int = Field(default=200, ge=_ROOM_MB)
-    """Of each node; taken from /dev/shm as it fills."""
-    dashboard: bool = False
-    """The dashboard and its job API; costs about 300 MB."""
-    redis: bool = False
-    """GCS fault tolerance: what the head knows is kept in a Redis of the cluster's own, on a node of its own."""
-    isolate: bool | None = None
-    """Network namespaces; None = where this process may make them."""
-
-    @field_validator("name")
-    @classmethod
-    def _check_name(cls, name: str) -> str:
-        if not re.fullmatch(r"[a-z][a-z0-9]{0,7}", name):
-            raise ValueError("must be one to eight lower-case letters and digits, a letter first")
-        return name
-
-    @property
-    def nodes(self) -> tuple[str, ...]:
-        """Names of the nodes that run Ray, the head first."""
-        return (HEAD, *(f"worker{number}" for number in range(1, self.workers + 1)))
-
-
-class _State(Config):
-    """What is remembered of a cluster between commands."""
-
-    config: LocalConfig
-    folder: str
-    addresses: dict[str, str]
-    port: int
-    """The GCS's, at the head's address."""
-    dashboard_port: int
-    isolated: bool
-    ready: bool
-    """False while it is being started."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +40,7 @@ class NodeStatus:
 class LocalCluster:
     """A started cluster; see `up` and `find`."""
 
-    def __init__(self, state: _State) -> None:
+    def __init__(self, state: State) -> None:
         self._state = state
         self.config = state.config
         self._network: Network = _network(state.config.name, state.isolated)
@@ -109,14 +48,12 @@ class LocalCluster:
     @property
     def address(self) -> str:
         """HOST:PORT for RAY_ADDRESS, within the cluster."""
-        return f"{self._state.addresses[HEAD]}:{self._state.port}"
+        return self._state.address
 
     @property
     def dashboard(self) -> str | None:
         """URL of the job API; reachable from this machine too."""
-        if not self.config.dashboard:
-            return None
-        return f"http://{self._state.addresses[HEAD]}:{self._state.dashboard_port}"
+        return self._state.dashboard
 
     @property
     def isolated(self) -> bool:
@@ -126,7 +63,7 @@ class LocalCluster:
     @property
     def token_file(self) -> Path:
         """For RAY_AUTH_TOKEN_PATH."""
-        return Path(self._state.folder) / "token"
+        return self._state.token_file
 
     def address_of(self, node: str) -> str:
         """IP address of a node. Raises NotFoundError for an unknown one."""
@@ -134,20 +71,7 @@ class LocalCluster:
 
     def environment(self) -> dict[str, str]:
         """The environment of a command that uses the cluster."""
-        environment = {
-            **os.environ,
-            "RAY_ADDRESS": self.address,
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(self.token_file),
-            "RAY_USAGE_STATS_ENABLED": "0",
-            # Each is a process more beside every training run, for what one machine has no use for.
-            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-            "RAY_TRAIN_METRICS_ENABLED": "0",
-        }
-        environment.pop("RAY_AUTH_TOKEN", None)
-        if self.dashboard is not None:
-            environment["RAY_API_SERVER_ADDRESS"] = self.dashboard
-        return environment
+        return self._state.environment()
 
     def command(self, argv: Sequence[str], node: str = HEAD) -> list[str]:
         """`argv` as it is run on a node, with `environment()`; it dies with the node."""
@@ -184,7 +108,7 @@ class LocalCluster:
         """
         if self.processes(node):
             raise UserError(f"{node} has running processes; kill it first")
-        _wait(self._begin(node))
+        wait_for(begin(self._state, self._network, node))
 
     def cut(self, node: str) -> None:
         """Pull the node's network cable: its processes live and hear nobody. Raises UserError without namespaces."""
@@ -210,144 +134,16 @@ class LocalCluster:
     def bring_up(self) -> None:
         """Start every node; `up` calls it. Raises ResourceError where one does not come up."""
         if self.config.redis:
-            _wait(self._begin(REDIS))
-        _wait(self._begin(HEAD))
+            wait_for(begin(self._state, self._network, REDIS))
+        wait_for(begin(self._state, self._network, HEAD))
         # Most of a node's start is waiting, so they wait together.
-        starting = [self._begin(node) for node in self.config.nodes[1:]]
+        starting = [begin(self._state, self._network, node) for node in self.config.nodes[1:]]
         try:
             for node in starting:
-                _wait(node)
+                wait_for(node)
         finally:
             for node in starting:
                 node.process.kill()
-
-    def _begin(self, node: str) -> "_Starting":
-        folder = Path(self._state.folder) / node
-        folder.mkdir(exist_ok=True)
-        argv = self._redis(folder) if node == REDIS else [*self._cores(node), *self._ray(node, folder)]
-        log = folder.with_suffix(".log")
-        with log.open("ab") as stream:
-            process = subprocess.Popen(
-                self._network.command(node, argv),
-                env=self._node_environment(node),
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                start_new_session=True,
-            )
-        return _Starting(node, process, log)
-
-    def _cores(self, node: str) -> list[str]:
-        """Keeps a worker to as many of this machine's cores as it has CPUs, so that its threads are as many too."""
-        cores, cpus = sorted(os.sched_getaffinity(0)), self.config.cpus
-        if node == HEAD or cpus >= len(cores) or shutil.which("taskset") is None:
-            return []
-        start = (self.config.nodes.index(node) - 1) * cpus
-        own = sorted(cores[(start + step) % len(cores)] for step in range(cpus))
-        return ["taskset", "-c", ",".join(map(str, own))]
-
-    def _redis(self, folder: Path) -> list[str]:
-        program = shutil.which("redis-server")
-        if program is None:
-            raise ResourceError("redis-server is not installed; apt-get install redis-server, or leave --redis out")
-        settings = folder / "redis.conf"
-        write_text(
-            settings,
-            f"bind {self._state.addresses[REDIS]}\nport {self._redis_port}\nrequirepass {self._password}\n"
-            f'daemonize yes\nset-proc-title no\nsave ""\nappendonly no\ndir {folder}\nlogfile {folder / "redis.log"}\n',
-        )
-        return [program, str(settings)]
-
-    @property
-    def _redis_port(self) -> int:
-        return _REDIS_PORT if self.isolated else self._state.port + 1
-
-    @property
-    def _password(self) -> str:
-        return (Path(self._state.folder) / "password").read_text(encoding="utf-8")
-
-    def _ray(self, node: str, folder: Path) -> list[str]:
-        config, address = self.config, self._state.addresses[node]
-        argv = [sys.executable, "-m", "ray.scripts.scripts", "start", "--disable-usage-stats", "--log-color=false"]
-        argv += [f"--node-ip-address={address}", f"--temp-dir={folder}"]
-        argv += [f"--object-store-memory={config.object_store_mb * 2**20}"]
-        if not self.isolated:
-            # The one fixed port of a node, which on one interface the first would take from the others.
-            argv += [f"--dashboard-agent-listen-port={free_port()}"]
-        if node != HEAD:
-            return [*argv, f"--address={self.address}", f"--num-cpus={config.cpus}"]
-        argv += ["--head", f"--port={self._state.port}", f"--num-cpus={config.head_cpus}"]
-        argv += [f"--include-dashboard={str(config.dashboard).lower()}"]
-        if config.dashboard:
-            argv += [f"--dashboard-host={address}", f"--dashboard-port={self._state.dashboard_port}"]
-        return [*argv, f"--redis-password={self._password}"] if config.redis else argv
-
-    def _node_environment(self, node: str) -> dict[str, str]:
-        environment = self.environment()
-        del environment["RAY_ADDRESS"]
-        environment |= {
-            MARK: f"{self.config.name}/{node}",
-            "RAY_START_HOOK": f"{__name__}.trim",
-            # Ray's own workers step back behind everything else (nice 15); here they are what one waits for.
-            "RAY_worker_niceness": "0",
-            "RAY_agent_register_timeout_ms": str(PATIENCE_MS),
-            "RAY_raylet_start_wait_time_s": str(PATIENCE_MS // 1000),
-        }
-        if self.config.redis:
-            # How long a node waits for a head that died before it ends itself; as long as KubeRay's nodes do.
-            environment["RAY_gcs_rpc_server_reconnect_timeout_s"] = "600"
-            environment["RAY_REDIS_ADDRESS"] = f"{self._state.addresses[REDIS]}:{self._redis_port}"
-        return environment
-
-
-@dataclass(frozen=True)
-class _Starting:
-    node: str
-    process: subprocess.Popen[bytes]
-    log: Path
-
-
-def _wait(starting: _Starting) -> None:
-    try:
-        code = starting.process.wait(_START_S)
-    except subprocess.TimeoutExpired:
-        starting.process.kill()
-        code = -1
-    if code:
-        lines = starting.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        reason = f"not up after {_START_S:g} s" if code == -1 else (lines or [f"exit code {code}"])[-1].strip()
-        raise ResourceError(f"{starting.node} did not start ({reason}); close other programs and try again")
-
-
-def trim(params: Any, head: bool) -> None:
-    """Ray calls it in `ray start` (RAY_START_HOOK): leaves out what nobody here uses and no option leaves out.
-
-    As in `private_ray`, the agent runs in its minimal form, and the files that the raylet waits for, and dies after 15
-    seconds of waiting, are laid out beforehand; not where the job API needs the whole agent.
-    """
-    from ray._private import utils
-
-    params.ray_client_server_port = None
-    params.no_monitor = True
-    # Drivers read a job's own output; a monitor a node would send each line to all of them.
-    params.include_log_monitor = False
-    if head and params.include_dashboard:
-        return
-    utils.get_dashboard_dependency_error = lambda: ImportError("the dashboard is not wanted here")
-    node_id = secrets.token_hex(28)
-    params.env_vars = {**(params.env_vars or {}), "RAY_OVERRIDE_NODE_ID_FOR_TESTING": node_id}
-    params.runtime_env_agent_port = free_port()
-
-    def lay_out() -> None:
-        # Which session it is, the node learns from the head. A node that is started again finds its old folders.
-        while True:
-            for session in Path(params.temp_dir).glob("session_2*"):
-                if not (session / f"runtime_env_agent_port_{node_id}").exists():
-                    with contextlib.suppress(OSError):
-                        lay_out_ports(session, node_id, params.runtime_env_agent_port)
-            time.sleep(0.05)
-
-    threading.Thread(target=lay_out, daemon=True).start()
 
 
 def up(config: LocalConfig) -> LocalCluster:
@@ -372,12 +168,13 @@ def up(config: LocalConfig) -> LocalCluster:
         secret.touch(mode=0o600)
         secret.write_text(secrets.token_hex(32), encoding="utf-8")
     names = (*config.nodes, *((REDIS,) if config.redis else ()))
-    state = _State(
+    state = State(
         config=config,
         folder=str(folder),
         addresses={},
         port=6379 if isolated else free_port(),
         dashboard_port=8265 if isolated else free_port(),
+        redis_port=6380 if isolated else free_port(),
         isolated=isolated,
         ready=False,
     )
@@ -449,9 +246,9 @@ def _file(name: str) -> Path:
     return state_folder() / "clusters" / f"{name}.json"
 
 
-def _read(name: str) -> _State | None:
-    return load_whole(_State, _file(name))
+def _read(name: str) -> State | None:
+    return load_whole(State, _file(name))
 
 
-def _write(state: _State) -> None:
+def _write(state: State) -> None:
     write_text(_file(state.config.name), state.model_dump_json())

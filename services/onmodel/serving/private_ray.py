@@ -28,6 +28,8 @@ ATTEMPTS = 3
 """A machine busy with something else can miss one of Ray's own deadlines; the next try finds warm caches."""
 PATIENCE_MS = 120_000
 WORKERS_END_S = 10.0
+WITHOUT_AGENT = {"metrics_agent_port": -1, "metrics_export_port": -1, "dashboard_agent_listen_port": -1}
+"""Ports, by the names of their files, of a node whose agent serves nothing."""
 
 
 @contextlib.contextmanager
@@ -107,7 +109,6 @@ def _lean_start(session: Path, metrics_port: int | None) -> Generator[None]:
     from ray._private.parameter import RayParams
 
     ports = {"runtime_env_agent_port": free_port()}
-    without_agent = {"metrics_agent_port": -1, "metrics_export_port": -1, "dashboard_agent_listen_port": -1}
     if metrics_port is not None:
         # Known beforehand, so that the raylet does not wait for an agent that takes its time to be imported.
         ports |= {"metrics_agent_port": free_port(), "dashboard_agent_listen_port": free_port()}
@@ -128,7 +129,7 @@ def _lean_start(session: Path, metrics_port: int | None) -> Generator[None]:
     started = threading.Event()
     RayParams.__init__ = lean_init
     utils.get_dashboard_dependency_error = lean_check
-    threading.Thread(target=_lay_out_when_known, args=(session, without_agent | ports, started), daemon=True).start()
+    threading.Thread(target=_lay_out_when_known, args=(session, WITHOUT_AGENT | ports, started), daemon=True).start()
     try:
         yield
     finally:

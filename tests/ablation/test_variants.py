@@ -159,7 +159,7 @@ def test_rungs_end_with_the_last_epoch(make: Make) -> None:
 def test_a_process_that_was_given_up_for_dead_leaves_the_record_to_the_other(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = Task("rank", make(RANK).variants[0].config, tmp_path / "rank.json", "key", num_workers=2)
+    task = Task("rank", make(RANK + RATE).variants[0].config, tmp_path / "rank.json", "key", num_workers=2)
 
     def taken_over(config: object, **options: object) -> None:
         write_record(task.record, task.read().changed(starts=2, pid=2, node="other"))

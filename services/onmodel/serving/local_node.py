@@ -131,6 +131,8 @@ def begin(state: State, network: Network, node: str) -> Starting:
     """Start a node; `wait_for` says how that went. Raises ResourceError where Redis is not installed."""
     folder = Path(state.folder) / node
     folder.mkdir(exist_ok=True)
+    # A head that was killed leaves its note, by which the next one would believe that it still runs.
+    (folder / "ray_current_cluster").unlink(missing_ok=True)
     argv = _redis(state, folder) if node == REDIS else [*_cores(state.config, node), *_ray(state, node, folder)]
     log = folder.with_suffix(".log")
     with log.open("ab") as stream:

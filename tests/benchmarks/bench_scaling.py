@@ -52,7 +52,7 @@ def together(work: Callable[[int], object], count: int) -> Callable[[], object]:
 
 
 def service_rates(replicas: int) -> tuple[float, float]:
-    """Pictures a second of detection and scoring with so many replicas of each; detection has a core a replica, scoring all of them."""
+    """Pictures a second of detection, a core a replica, and of scoring, all cores a replica."""
     encoded = pictures()
     plan = plan_apps(DetectorConfig.preset("toybox"), ScorerConfig(), detection_replicas=2)
     for name, app in plan.items():

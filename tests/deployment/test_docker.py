@@ -115,6 +115,9 @@ def test_the_package_installs_from_what_is_sent_and_starts(tmp_path: Path) -> No
     (line,) = [rest for _, word, rest in instructions() if word == "RUN" and "--no-deps" in rest]
     install = shlex.split(line.split("&&")[0].replace("/opt/onmodel", str(home)).replace("--no-cache", ""))
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    # The image has uv on its path; here it lies beside the interpreter.
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    install[0] = shutil.which(install[0], path=environment["PATH"]) or install[0]
     installed = subprocess.run(
         install, cwd=source, env=environment, capture_output=True, text=True, check=False, timeout=240
     )

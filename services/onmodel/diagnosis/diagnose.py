@@ -120,9 +120,7 @@ def diagnose(
             findings.append(_finding(rule, strength, gain, short, facts, slots))
         else:
             cleared.append(Cleared(rule=rule.id, cause=rule.cause, reason=_reason(rule, facts)))
-    # Of causes that would bring the same, the one that stands earlier in the table: it is the more general.
-    places = {rule.id: place for place, rule in enumerate(table.rule)}
-    findings.sort(key=lambda f: (-f.expected_gain, places[f.rule]))
+    findings.sort(key=lambda f: (-f.expected_gain, f.rule))
     return Diagnosis(
         trial=trial,
         checkpoint=checkpoint,

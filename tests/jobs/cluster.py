@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from onmodel.serving.private_ray import free_port, private_folder
+from onmodel.serving.private_ray import free_port, lay_out_ports, private_folder
 
 SOURCE = Path(__file__).parents[2] / "services"
 STARTED_S = 180
@@ -94,8 +94,7 @@ def _wait_until_up(head: psutil.Popen, folder: Path, ports: dict[str, int]) -> N
             raise RuntimeError(f"the cluster's head did not start:\n{log.read_text()[-4000:]}")
         # A raylet ends where its agents take 15 seconds to tell it their ports, as they do on a busy machine.
         for found in folder.glob("session_2*/gcs_server_port_*") if not told else ():
-            for name, port in ports.items():
-                (found.parent / f"{name}_{found.name.removeprefix('gcs_server_port_')}").write_text(str(port))
+            lay_out_ports(found.parent, found.name.removeprefix("gcs_server_port_"), ports)
             told = True
         time.sleep(0.1)
 

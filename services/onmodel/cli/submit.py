@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from onmodel.cli.jobs import AddressOption, follow, show
+from onmodel.cli.jobs import AddressOption, address_of, follow, show
 from onmodel.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def command(
     package = package_folder() if code else None
     if package is not None:
         check_size(package)
-    at = _address(address)
+    at = address_of(address)
     api = open_jobs(at)
     job, created = api.submit(request, package)
     typer.echo(f"job {job.id} {'asks for' if created else 'was given before, with'} {request.resources}", err=True)
@@ -108,12 +108,6 @@ def checked(verb: Sequence[str]) -> list[Path]:
     context: Any = load_verb(name).make_context(name, arguments)
     values = [value for each in context.params.values() for value in (each if isinstance(each, list) else [each])]
     return [value for value in values if isinstance(value, Path)]
-
-
-def _address(given: str | None) -> str:
-    from onmodel.cli.jobs import address_of
-
-    return address_of(given)
 
 
 def _followed(api: "JobApi", job: "Job", at: str, *, stop_on_interrupt: bool, err: bool) -> "Job":

@@ -22,6 +22,8 @@ TRACEPARENT = "traceparent"
 SUBMISSION_ID = "x-submission-id"
 SERVER_TIME_MS = "x-server-time-ms"
 """Trailing metadata: the service's clock when it answered, in milliseconds since 1970."""
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Where Ray leaves a job's description for its entry point and what that starts, as JSON."""
 SERVE_REQUEST_ID = "request_id"
 """Serve's own key for the same: its logs name the request by it."""
 _HARMLESS = re.compile(r"[A-Za-z0-9._:/=+-]{1,128}")
@@ -90,8 +92,7 @@ def _own_trace_id() -> str:
 def own_submission_id() -> str:
     """The id of the Ray job whose entry point this process descends from; empty outside of one."""
     try:
-        # Ray gives its job's description to the entry point as JSON in this variable.
-        metadata = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("metadata", {})
+        metadata = json.loads(os.environ.get(JOB_CONFIG, "{}")).get("metadata", {})
         return str(metadata.get("job_submission_id", ""))
     except (ValueError, AttributeError):
         return ""

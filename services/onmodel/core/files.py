@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,12 +30,12 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def tree_hash(path: Path) -> str:
-    """SHA-256 over the names and bytes of all files below `path` (or of the one file)."""
+def tree_hash(path: Path, files: Iterable[Path] | None = None) -> str:
+    """SHA-256 over the names and bytes of all files below `path`, of those `files` alone, or of the one file."""
     if path.is_file():
         return file_hash(path)
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+    for file in sorted(p for p in (path.rglob("*") if files is None else files) if p.is_file()):
         digest.update(str(file.relative_to(path)).encode() + b"\0" + bytes.fromhex(file_hash(file)))
     return digest.hexdigest()
 

@@ -21,7 +21,7 @@ from onmodel.core.files import write_bytes
 from onmodel.evaluation.generate import DrawingModel, Planned, drawn
 from onmodel.evaluation.suite import TestSuite
 from onmodel.evaluation.tasks import Pipelines, Work
-from onmodel.serving.cluster import cpus_of_machines, join_cluster
+from onmodel.serving.cluster import join_cluster, workers_that_fit
 from onmodel.serving.private_ray import private_ray
 
 RETRIES = 3
@@ -138,10 +138,7 @@ def _workers(device: str) -> tuple[int, int, int]:
         raise ResourceError(f"--device {device}: the Ray cluster has no GPU; pass --device auto or cpu")
     if gpus and device != "cpu":
         return gpus, 1, 1
-    machines = cpus_of_machines() or [1]
-    # A task has to fit on one machine.
-    each = min(_WORKER_CPUS, machines[0])
-    return sum(cpus // each for cpus in machines), each, 0
+    return *workers_that_fit(_WORKER_CPUS), 0
 
 
 @contextmanager

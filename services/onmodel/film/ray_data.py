@@ -15,7 +15,7 @@ from onmodel.film.chunk import Task, work
 from onmodel.film.decode import Reader
 from onmodel.film.look import LookConfig
 from onmodel.film.run import Done, Runner
-from onmodel.serving.cluster import cpus_of_machines, join_cluster
+from onmodel.serving.cluster import join_cluster, workers_that_fit
 
 _WORKER_CPUS = 2
 """One decodes, one looks."""
@@ -42,10 +42,8 @@ def over_cluster(config: LookConfig) -> Runner:
         join_cluster()
         ray.data.DataContext.get_current().enable_progress_bars = False
         rows = [{"number": n, "task": pickle.dumps(task)} for n, task in enumerate(tasks)]
-        machines = cpus_of_machines() or [1]
-        # A worker has to fit on one machine.
-        each = min(_WORKER_CPUS, machines[0])
-        workers = min(len(tasks), sum(cpus // each for cpus in machines))
+        room, each = workers_that_fit(_WORKER_CPUS)
+        workers = min(len(tasks), room)
         answers = (
             ray.data.from_items(rows, override_num_blocks=len(rows))
             .map(cast(Any, _Worker), fn_constructor_args=(config,), num_cpus=each, concurrency=workers)

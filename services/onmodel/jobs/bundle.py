@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from onmodel.core.errors import UserError
-from onmodel.jobs.request import LIMIT_BYTES, hash_of
+from onmodel.core.files import tree_hash
+from onmodel.jobs.request import LIMIT_BYTES
 
 PACKAGE = "onmodel"
 LEFT_OUT = ("__pycache__",)
@@ -30,9 +31,7 @@ def package_files(folder: Path) -> Iterator[Path]:
 
 def code_hash(folder: Path | None) -> str:
     """SHA-256 of a package's files; "installed" for None."""
-    if folder is None:
-        return "installed"
-    return hash_of({file.relative_to(folder).as_posix(): file.read_bytes() for file in package_files(folder)})
+    return "installed" if folder is None else tree_hash(folder, package_files(folder))
 
 
 def check_size(folder: Path) -> int:

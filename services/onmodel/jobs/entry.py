@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from onmodel.common.trace import JOB_CONFIG
 from onmodel.core.config import load
 from onmodel.core.errors import OnModelError, exit_code
 from onmodel.core.files import user_cache, write_text
@@ -28,8 +29,6 @@ from onmodel.jobs.storage import Open, Storage, open_s3
 INTERVAL_S = 30.0
 """How often outputs at s3:// are sent while the verb runs."""
 VERB = ("-m", "onmodel.cli.main")
-JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Where Ray leaves a job's environment for the process that joins the cluster; a Ray of one's own must not see it."""
 
 
 def main() -> None:

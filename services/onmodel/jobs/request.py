@@ -1,8 +1,8 @@
 """What a job is asked for, and what is known of one."""
 
-import hashlib
+import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -165,16 +165,6 @@ def new_id(verb: str) -> str:
 
 def check_id(job_id: str) -> str:
     """`job_id` itself when it may be one. Raises UserError."""
-    import re
-
     if not re.match(ID_PATTERN, job_id):
         raise UserError(f"{job_id!r}: not a job id; letters, digits, `.`, `_` and `-`, at most 100")
     return job_id
-
-
-def hash_of(parts: Mapping[str, bytes]) -> str:
-    """SHA-256 over names and bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(parts):
-        digest.update(name.encode() + b"\0" + hashlib.sha256(parts[name]).digest())
-    return digest.hexdigest()

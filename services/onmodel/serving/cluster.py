@@ -28,12 +28,16 @@ def join_cluster() -> None:
         ) from None
 
 
-def cpus_of_machines() -> list[int]:
-    """CPUs of each living machine of the joined cluster that has some, the most first."""
+def workers_that_fit(cpus: int) -> tuple[int, int]:
+    """How many workers of `cpus` CPUs the joined cluster's living machines hold, and the CPUs that each then gets.
+
+    A worker has to fit on one machine: where none is as large, it gets what the largest has.
+    """
     import ray
 
-    found = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    return sorted((cpus for cpus in found if cpus), reverse=True)
+    machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    each = min(cpus, max(machines, default=0)) or 1
+    return max(1, sum(machine // each for machine in machines)), each
 
 
 def wait_for_the_dead(patience_s: float = 120.0) -> None:
@@ -49,7 +53,7 @@ def wait_for_the_dead(patience_s: float = 120.0) -> None:
         silent = False
         for node in (node for node in ray.nodes() if node["Alive"]):
             try:
-                socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), timeout=5).close()
+                knock(f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}", timeout_s=5)
             except OSError:
                 silent = True
         if not silent:

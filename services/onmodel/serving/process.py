@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from onmodel.common.channel import MAX_MESSAGE_BYTES
+from onmodel.common.trace import JOB_CONFIG
 from onmodel.core import errors
 from onmodel.core.errors import OnModelError, ServiceError
 from onmodel.serving.config import CONTROL_SOCKET, StartOptions
@@ -132,7 +133,7 @@ def stop_tree(pid: int) -> None:
 
 def _environment(host: str) -> dict[str, str]:
     # In a job of a cluster, Ray's second variable would have the private one fetch code that only the other has.
-    others = ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR")
+    others = ("RAY_ADDRESS", JOB_CONFIG)
     environment = {key: value for key, value in os.environ.items() if key not in others}
     environment |= {
         HOST_VARIABLE: host,

@@ -23,7 +23,7 @@ define debian
 	fi
 endef
 
-.PHONY: setup debian-run debian-test debian-node node-test demo test check bench contracts clean
+.PHONY: setup debian-run debian-test debian-node node-test demo test lint audit check bench contracts clean
 
 setup: debian-run $(STAMP)
 
@@ -57,14 +57,20 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	@$(BIN)/onmodel demo
 
-check: setup
+lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
 
+# Not a part of `test`: what is published about a dependency tomorrow must not fail today's code.
+audit: setup
+	@$(BIN)/python scripts/audit.py $(BIN)/uvx
+
+check: lint audit
+
 # Two at a time, a file each: most tests that start a cluster wait half their time. One thread each, since two
 # processes with two threads each are slower on two cores.
-test: setup debian-test node-test check
+test: setup debian-test node-test lint
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # Every benchmark prints `name | value | target | met`; ratios against a peer or a limit, taken in one run.

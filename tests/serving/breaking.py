@@ -15,6 +15,7 @@ import torch
 
 from onmodel.core.files import tree_hash
 from onmodel.core.images import encode_png, load
+from onmodel.film.chunk import ROWS
 from onmodel.serving.local_cluster import LocalCluster
 from onmodel.toybox.character import HELD_OUT
 from onmodel.toybox.dataset import reference_pictures
@@ -270,7 +271,7 @@ class World:
             "extraction",
             arguments,
             "MapWorker",
-            lambda out: sum(1 for _ in (out / "found" / ".extract").rglob("*.parquet")),
+            lambda out: sum(1 for _ in (out / "found" / ".extract").rglob(ROWS)),
             2,
             lambda mine, theirs: tree_hash(mine / "found") == tree_hash(theirs / "found"),
         )

@@ -64,9 +64,10 @@ def main(work: Path, seconds: float, pictures: int) -> None:
     scorer = subprocess.Popen(
         [sys.executable, "-m", "onmodel.toybox.train_clip", str(folder), str(plan.scorer * seconds)]
     )
-    data = prepare(training_set.read(folder, MODEL_SIDE), vae, tokenizer)
+    config = UnetConfig()
+    data = prepare(training_set.read(folder, MODEL_SIDE), vae, tokenizer, config)
     print(f"{seconds - left():.0f} s: {len(data.mean)} pictures encoded", flush=True)
-    train_unet(data, vae, tokenizer, left() - plan.ending, UnetConfig())
+    train_unet(lambda: data, vae, tokenizer, left() - plan.ending, config)
     if scorer.wait() != 0:
         raise SystemExit("the scorer's training failed")
 

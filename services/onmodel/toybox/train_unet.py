@@ -1,16 +1,17 @@
 """Train the bundled text-to-image model: a small UNet and text encoder on the autoencoder's latents.
 
-    python -m onmodel.toybox.train_unet SET_FOLDER WORK_FOLDER [SECONDS [continue]]
+    python -m onmodel.toybox.train_unet SET_FOLDER WORK_FOLDER [SECONDS]
 
-Expects WORK_FOLDER/vae of `train_vae` and installs the whole as the bundled pipeline. With "continue" it starts from
-the bundled pipeline's weights and uses its autoencoder. Noise prediction, min-SNR weights (Hang et al. 2023, gamma 5),
-captions dropped at random for classifier-free guidance, averaged weights.
+Expects WORK_FOLDER/vae of `train_vae` and installs the whole as the bundled pipeline; `train_further` goes on from
+there. Noise prediction, min-SNR weights (Hang et al. 2023, gamma 5), captions dropped at random for classifier-free
+guidance, averaged weights.
 """
 
 from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from onmodel.core.vocabulary import ShotType
 from onmodel.toybox import tokens, training_set
 from onmodel.toybox.models import MODEL_SIDE, MODELS
-from onmodel.toybox.schedule import Average, Clock, best_device, half_precision, write_whole
+from onmodel.toybox.render import Truth
+from onmodel.toybox.schedule import Average, Clock, best_device, write_whole
 from onmodel.toybox.train_vae import encode
 
 
@@ -43,7 +45,21 @@ class UnetConfig:
     average: float = 0.9996
     far_weight: float = 2.0
     """How often far pictures are drawn, against others: their figures are few latents large and learned last."""
+    several_weight: float = 1.0
+    """The same for pictures of several characters."""
+    hidden_weight: float = 1.0
+    """The same for pictures with something in front of the character."""
+    compiled: bool = False
+    """Fuse the UNet's kernels (torch.compile, CUDA only): a minute at first, then faster steps."""
     seed: int = 17
+
+    def weight(self, truth: Truth) -> float:
+        """How often a picture is drawn, against one of a single, unhidden character that is not far."""
+        return (
+            (self.far_weight if truth.shot_type is ShotType.FAR else 1.0)
+            * (self.several_weight if truth.count > 1 else 1.0)
+            * (self.hidden_weight if truth.occluders else 1.0)
+        )
 
 
 def build_unet(config: UnetConfig) -> UNet2DConditionModel:
@@ -80,8 +96,8 @@ def build_scheduler() -> DDIMScheduler:
 class Latents:
     """What the UNet is trained on, on its device."""
 
-    far: Tensor
-    """bool (n,): pictures of that shot type."""
+    weight: Tensor
+    """float (n,): how often each is drawn."""
     mean: Tensor
     """float (n, 4, h, w) latent means, scaled."""
     std: Tensor
@@ -98,7 +114,7 @@ def load_tokenizer(work: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(work / "tokenizer")
 
 
-def prepare(data: training_set.TrainingSet, vae: Any, tokenizer: CLIPTokenizer) -> Latents:
+def prepare(data: training_set.TrainingSet, vae: Any, tokenizer: CLIPTokenizer, config: UnetConfig) -> Latents:
     """Encode every picture, and tokenise every wording of it."""
     flat: Any = tokenizer(
         [caption for wordings in data.captions for caption in wordings],
@@ -107,7 +123,7 @@ def prepare(data: training_set.TrainingSet, vae: Any, tokenizer: CLIPTokenizer) 
     empty: Any = tokenizer([""], padding="max_length", return_tensors="pt")
     mean, std = (part * float(vae.config.scaling_factor) for part in encode(vae, data.images))
     return Latents(
-        torch.tensor([truth.shot_type is ShotType.FAR for truth in data.truths], device=mean.device),
+        torch.tensor([config.weight(truth) for truth in data.truths], device=mean.device),
         mean,
         std,
         flat.input_ids.view(len(data.captions), -1, tokens.MAX_TOKENS).to(mean.device),
@@ -142,8 +158,7 @@ class _Batch:
 def draw(data: Latents, config: UnetConfig, alphas: Tensor) -> _Batch:
     """A random batch, noised."""
     n, device = config.batch, data.mean.device
-    weights = torch.where(data.far, config.far_weight, 1.0)
-    chosen = torch.multinomial(weights, n, replacement=True)
+    chosen = torch.multinomial(data.weight, n, replacement=True)
     latents = data.mean[chosen] + data.std[chosen] * torch.randn_like(data.std[chosen])
     ids = data.text[chosen, torch.randint(data.text.shape[1], (n,), device=device)]
     dropped = torch.rand(n, device=device) < config.caption_dropout
@@ -158,34 +173,53 @@ def draw(data: Latents, config: UnetConfig, alphas: Tensor) -> _Batch:
     return _Batch(noisy, times, ids, noise, snr.clamp(max=config.snr_gamma) / snr)
 
 
-def batch_loss(both: _Both, batch: _Batch) -> Tensor:
-    """Weighted noise-prediction error."""
-    with half_precision(batch.noisy.device):
-        predicted = both.unet(batch.noisy, batch.times, both.text_encoder(batch.ids)[0]).sample
+def batch_loss(both: _Both, unet: Callable[..., Any], batch: _Batch) -> Tensor:
+    """Weighted noise-prediction error, in the precision that `both` is in."""
+    kind = next(both.parameters()).dtype
+    predicted = unet(batch.noisy.to(kind), batch.times, both.text_encoder(batch.ids)[0]).sample
     return (batch.weight * (predicted.float() - batch.noise) ** 2).mean()
 
 
 class _Gradients:
-    """Leaves the gradients of a batch on the parameters; on CUDA as one graph, since launching a thousand small kernels
-    takes longer than running them."""
+    """Leaves the gradients of a batch on the parameters.
 
-    def __init__(self, both: _Both, example: _Batch) -> None:
+    On CUDA a copy of the modules in bfloat16 computes them, which takes over the weights at each step; and all of that
+    is one graph, since launching a thousand small kernels takes longer than running them.
+    """
+
+    def __init__(self, both: _Both, example: _Batch, *, compiled: bool) -> None:
         self._both, self._static = both, example
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._worker = copy.deepcopy(both).bfloat16() if example.noisy.is_cuda else both
+        self._unet: Callable[..., Any] = torch.compile(self._worker.unet) if compiled else self._worker.unet
         if example.noisy.is_cuda:
+            for parameter in both.parameters():
+                parameter.grad = torch.zeros_like(parameter)
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(3):
-                    self._backward()
+                    self._half_backward()
             torch.cuda.current_stream().wait_stream(side)
-            both.zero_grad(set_to_none=True)
+            self._worker.zero_grad(set_to_none=True)
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph):
-                self._loss = self._backward()
+                self._loss = self._half_backward()
+
+    def _half_backward(self) -> Tensor:
+        masters: list[Tensor] = list(self._both.parameters())
+        halves: list[Tensor] = list(self._worker.parameters())
+        with torch.no_grad():
+            torch._foreach_copy_(halves, masters)  # pyright: ignore[reportPrivateUsage]
+        self._worker.zero_grad(set_to_none=True)
+        loss = self._backward()
+        with torch.no_grad():
+            into = [_gradient(p) for p in masters]
+            torch._foreach_copy_(into, [_gradient(p) for p in halves])  # pyright: ignore[reportPrivateUsage]
+        return loss
 
     def _backward(self) -> Tensor:
-        loss = batch_loss(self._both, self._static)
+        loss = batch_loss(self._worker, self._unet, self._static)
         loss.backward()
         return loss.detach()
 
@@ -193,11 +227,16 @@ class _Gradients:
         """The batch's loss."""
         self._static.copy_(batch)
         if self._graph is not None:
-            # The graph writes gradients anew, where its capture left them.
             self._graph.replay()
             return self._loss
         self._both.zero_grad(set_to_none=True)
         return self._backward()
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    if parameter.grad is None:
+        raise RuntimeError(f"a parameter of shape {tuple(parameter.shape)} takes no part in the loss")
+    return parameter.grad
 
 
 def install(both: _Both, vae: Any, tokenizer: CLIPTokenizer, target: Path) -> None:
@@ -226,54 +265,55 @@ def bundled_weights(both: _Both) -> None:
 
 
 def train(
-    data: Latents, vae: Any, tokenizer: CLIPTokenizer, seconds: float, config: UnetConfig, *, go_on: bool = False
+    supply: Callable[[], Latents],
+    vae: Any,
+    tokenizer: CLIPTokenizer,
+    seconds: float,
+    config: UnetConfig,
+    *,
+    go_on: bool = False,
 ) -> None:
-    """Train for that long, from the bundled weights where `go_on`, and install the averaged weights."""
+    """Train for that long, from the bundled weights where `go_on`, and install the averaged weights.
+
+    Args:
+        supply: what to train on; asked again every 50 steps, so that it may grow.
+    """
     torch.manual_seed(config.seed + go_on)
-    both = _Both(build_unet(config), build_text_encoder(config, tokenizer))
+    both, data = _Both(build_unet(config), build_text_encoder(config, tokenizer)), supply()
     if go_on:
         bundled_weights(both)
     both.to(data.mean.device)
-    print(
-        f"UNet: {sum(p.numel() for p in both.parameters()) / 1e6:.2f} M parameters, {len(data.mean)} pictures",
-        flush=True,
-    )
+    print(f"UNet: {sum(p.numel() for p in both.parameters()) / 1e6:.2f} M parameters", flush=True)
     optimizer = torch.optim.AdamW(
         both.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )  # fmt: skip
     average = Average(both, config.average)
     alphas = build_scheduler().alphas_cumprod.to(data.mean.device)
-    gradients = _Gradients(both, draw(data, config, alphas))
+    gradients = _Gradients(both, draw(data, config, alphas), compiled=config.compiled)
     total = torch.zeros((), device=data.mean.device)
     clock = Clock(optimizer, seconds, warmup=config.warmup_steps, floor=0.01)
     for step in clock:
+        if step % 50 == 49:
+            data = supply()
         total += gradients(draw(data, config, alphas))
         torch.nn.utils.clip_grad_norm_(both.parameters(), 1.0)
         optimizer.step()
         average.update(both)
         if step % 200 == 199:
-            print(f"UNet: step {step + 1}, loss {float(total) / 200:.4f}", flush=True)
+            print(f"UNet: step {step + 1}, {len(data.mean)} pictures, loss {float(total) / 200:.4f}", flush=True)
             total.zero_()
     average.copy_to(both)
     install(both.eval(), vae, tokenizer, MODELS / "diffusion")
     print(f"UNet: {clock.step} steps of {config.batch}", flush=True)
 
 
-def main(set_folder: Path, work: Path, seconds: float, go_on: bool) -> None:
+def main(set_folder: Path, work: Path, seconds: float) -> None:
     """Train on a set."""
-    vae: Any = AutoencoderKL.from_pretrained(
-        MODELS / "diffusion" / "vae" if go_on else work / "vae", torch_dtype=torch.float32
-    )  # fmt: skip
-    # A vocabulary made anew may break ties differently, which would shuffle the ids that the text encoder learned.
-    tokenizer = CLIPTokenizer.from_pretrained(MODELS / "diffusion" / "tokenizer") if go_on else load_tokenizer(work)
-    data = prepare(training_set.read(set_folder, MODEL_SIDE), vae.to(best_device()), tokenizer)
-    train(data, vae, tokenizer, seconds, UnetConfig(), go_on=go_on)
+    vae: Any = AutoencoderKL.from_pretrained(work / "vae", torch_dtype=torch.float32)
+    tokenizer, config = load_tokenizer(work), UnetConfig()
+    data = prepare(training_set.read(set_folder, MODEL_SIDE), vae.to(best_device()), tokenizer, config)
+    train(lambda: data, vae, tokenizer, seconds, config)
 
 
 if __name__ == "__main__":
-    main(
-        Path(sys.argv[1]),
-        Path(sys.argv[2]),
-        float(sys.argv[3]) if len(sys.argv) > 3 else 3600.0,
-        "continue" in sys.argv[4:],
-    )
+    main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]) if len(sys.argv) > 3 else 3600.0)

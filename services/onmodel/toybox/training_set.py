@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -114,9 +115,14 @@ def shrink(images: npt.NDArray[np.uint8], side: int | None) -> npt.NDArray[np.ui
 
 def read(folder: Path, side: int | None = None) -> TrainingSet:
     """All shards of a folder, in order; pictures made smaller to `side` pixels where given."""
+    return read_shards(shards(folder), side)
+
+
+def read_shards(paths: Sequence[Path], side: int | None = None) -> TrainingSet:
+    """Those shards, one or more; pictures made smaller to `side` pixels where given."""
     images: list[npt.NDArray[np.uint8]] = []
     rows: list[dict[str, Any]] = []
-    for path in shards(folder):
+    for path in paths:
         with np.load(path) as shard:
             images.append(shrink(shard["images"], side))
             rows.extend(json.loads(str(shard["rows"])))

@@ -9,13 +9,16 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import psutil
 import ray
 import ray.train
 import ray.train.torch
+import ray.util
 import torch
 import torch.distributed as dist
 from ray.exceptions import RayError
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
+from ray.train.torch import TorchConfig
 from torch import Tensor
 
 from onmodel.core.beside import beside
@@ -70,6 +73,32 @@ class _RayHost:
 
     def report(self, metrics: dict[str, Any]) -> None:
         ray.train.report(metrics)
+
+
+def _name_interface() -> None:
+    """Tells gloo the network interface that Ray reaches this node at.
+
+    By itself it takes the address that the machine's own name resolves to, which on many machines is a loopback
+    address (Debian writes 127.0.1.1 into /etc/hosts), where no other node can connect.
+    """
+    address = ray.util.get_node_ip_address()
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(own.address == address for own in addresses):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+
+
+class _TorchBackend(TorchConfig().backend_cls):
+    """Ray's, with the interface named before the process group is made."""
+
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        worker_group.execute(_name_interface)
+        super().on_start(worker_group, backend_config)
+
+
+class _TorchConfig(TorchConfig):
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        return _TorchBackend
 
 
 def _train_loop(settings: dict[str, Any]) -> None:
@@ -162,7 +191,11 @@ def _fit_once(job: Job, num_workers: int) -> None:
     # A name of its own for each attempt: resuming is by our own state, never by a reused Ray run.
     run = RunConfig(name=uuid4().hex, storage_path=str(storage.resolve()))
     trainer = ray.train.torch.TorchTrainer(
-        _train_loop, train_loop_config={"job": job}, scaling_config=scaling, run_config=run
+        _train_loop,
+        train_loop_config={"job": job},
+        torch_config=_TorchConfig(),
+        scaling_config=scaling,
+        run_config=run,
     )
     try:
         # In the main thread Ray would turn Ctrl-C into an exit of its own for good. The interrupt ends the wait; the

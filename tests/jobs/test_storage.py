@@ -106,6 +106,24 @@ def test_a_refusal_of_the_store_is_a_sentence(store: Store, tmp_path: Path, monk
         storage(store, tmp_path, set=False).bring()
 
 
+def test_a_file_that_the_store_does_not_take_is_an_error_and_one_removed_meanwhile_is_not(tmp_path: Path) -> None:
+    class Refusing(Store):
+        def put_file(self, lpath: str, rpath: str, **more: Any) -> None:
+            Path(lpath).with_name("gone").unlink(missing_ok=True)
+            if lpath.endswith("gone"):
+                Path(lpath).read_bytes()
+            raise FileNotFoundError(f"no such bucket: {rpath}")
+
+    out = tmp_path / "bucket" / "out"
+    out.mkdir(parents=True)
+    (out / "gone").write_bytes(b"1")
+    stored = storage(Refusing(), tmp_path, out=True)
+    assert stored.send() == 1
+    (out / "state.pt").write_bytes(b"1")
+    with pytest.raises(UserError, match=r"s3://bucket/out: cannot be read or written \(no such bucket"):
+        stored.send()
+
+
 def test_a_job_brings_runs_and_sends(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a stand-in for the verb: it copies what a config names, and ends with a code of its own."""
     program = (
@@ -124,7 +142,24 @@ def test_a_job_brings_runs_and_sends(store: Store, tmp_path: Path, monkeypatch: 
     )
     assert entry.run(request, lambda _: store) == 7
     assert store.cat("/bucket/runs/x/copy") == b"set/a.png"
-    assert not list((tmp_path / "cache" / "jobs").iterdir())
+    assert [left.suffix for left in (tmp_path / "cache" / "jobs").iterdir()] == [".lock"]
+
+
+def test_two_jobs_on_the_same_places_are_kept_apart(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONMODEL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    given = {"arguments": ("analyze", "s3://bucket/set")}
+    monkeypatch.setattr(entry, "VERB", ("-c", "import sys; sys.exit(0)"))
+
+    def again(lpath: str, rpath: str, **more: Any) -> None:
+        with pytest.raises(UserError, match="s3://bucket/set: another job here reads and writes the same places"):
+            entry.run(JobRequest.model_validate({**given, "job_id": "second"}), lambda _: store)
+        MemoryFileSystem.get_file(store, lpath, rpath, **more)
+
+    monkeypatch.setattr(store, "get_file", again)
+    assert entry.run(JobRequest.model_validate({**given, "job_id": "first"}), lambda _: store) == 0
 
 
 def test_a_job_names_nothing_outside_its_roots(tmp_path: Path) -> None:

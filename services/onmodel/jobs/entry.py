@@ -4,6 +4,7 @@ Checks the places that the job names, brings what lies at s3://, and becomes the
 back, it stays beside the verb instead, sends every INTERVAL_S what is new, and once more at the end.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -11,14 +12,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from onmodel.common.trace import JOB_CONFIG
 from onmodel.core.config import load
-from onmodel.core.errors import OnModelError, exit_code
-from onmodel.core.files import user_cache, write_text
+from onmodel.core.errors import OnModelError, UserError, exit_code
+from onmodel.core.files import content_hash, user_cache, write_text
 from onmodel.core.progress import bar
 from onmodel.core.roots import S3, AllowedRoots
 from onmodel.jobs.reach import check_everywhere, check_here
@@ -60,10 +63,9 @@ def run(request: JobRequest, open_: Open = open_s3) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         os.chdir(folder)
         os.execve(sys.executable, command, environment)
-    scratch = Path(request.scratch) if request.scratch else user_cache()
-    storage = Storage(scratch / "jobs" / request.job_id, in_store, open_)
-    at |= storage.at
-    try:
+    with _own_folder(request, in_store) as own:
+        storage = Storage(own, in_store, open_)
+        at |= storage.at
         with bar("bringing files", None) as shown:
             storage.bring(shown.advance)
         command = _laid_out(request, at, home)
@@ -71,8 +73,34 @@ def run(request: JobRequest, open_: Open = open_s3) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         environment = _environment(request, one_node=request.scratch is None)
         return _beside(command, folder, environment, storage.send)
+
+
+@contextlib.contextmanager
+def _own_folder(request: JobRequest, in_store: dict[str, bool]) -> Generator[Path]:
+    """An empty folder for what lies in the store, removed at the end.
+
+    It is called by the places and not by the job: a trial's config names its folders, so a job that takes up what
+    another left must see the same ones.
+
+    Raises:
+        UserError: another job uses the same places here.
+    """
+    scratch = Path(request.scratch) if request.scratch else user_cache()
+    own = scratch / "jobs" / content_hash("\n".join(sorted(in_store)).encode())[:16]
+    own.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(own.with_suffix(".lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"{next(iter(in_store))}: another job here reads and writes the same places; wait for its end, or stop it"
+        ) from None
+    try:
+        shutil.rmtree(own, ignore_errors=True)
+        yield own
     finally:
-        shutil.rmtree(scratch / "jobs" / request.job_id, ignore_errors=True)
+        shutil.rmtree(own, ignore_errors=True)
+        lock.release()
 
 
 def _named(request: JobRequest) -> dict[str, bool]:

@@ -100,10 +100,15 @@ class Storage:
         system = self._open(place.uri)
         with _explained(place.uri):
             for name in changed:
+                local = place.local / name if name else place.local
+                try:
+                    system.put_file(str(local), _key(place.uri, name))
+                except FileNotFoundError:
+                    if local.exists():  # then it is the bucket that is not there
+                        raise
+                    continue  # the verb removed it meanwhile
                 # It may be replaced while it is read: sent again next time, as its state is taken before.
-                with contextlib.suppress(FileNotFoundError):
-                    system.put_file(str(place.local / name if name else place.local), _key(place.uri, name))
-                    place.seen[name] = now[name]
+                place.seen[name] = now[name]
             for name in gone:
                 with contextlib.suppress(FileNotFoundError):
                     system.rm_file(_key(place.uri, name))

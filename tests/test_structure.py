@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {*LOOKING, "dataset", "training"},
     "ablation": TRYING,
     "diagnosis": {*TRYING, "curation", "film"},
+    "experiments": {"core", "toybox"},
     "cli": {*TRYING, "ablation", "curation", "diagnosis", "doctor", "film", "jobs"},
 }
 

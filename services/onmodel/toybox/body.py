@@ -96,7 +96,7 @@ class Proportions:
 def proportions(character: Character) -> Proportions:
     """Proportions by age: a child's body is shorter, narrower and has a relatively larger head."""
     head = HEAD_HEIGHT[character.age]
-    below = HEADS[character.age] * head - head
+    below = HEADS[character.age] * character.height * head - head
     neck = 0.10 * head
     torso = 0.44 * (below - neck)
     width = {"child": 0.40, "teenage": 0.48, "adult": 0.62}[character.age]

@@ -68,6 +68,8 @@ class Character:
     nose_size: float = 1.0
     ear_size: float = 1.0
     girth: float = 1.0
+    height: float = 1.0
+    """Factor of the age's `HEADS`: a body's height against its head. Only what measures proportions draws others."""
 
     @property
     def noun(self) -> str:
@@ -156,6 +158,12 @@ def random_character(rng: np.random.Generator) -> Character:
         drawn = _draw(rng)
         if all(likeness(drawn, held) < 2 for held in HELD_OUT.values()):
             return drawn
+
+
+def any_character(rng: np.random.Generator) -> Character:
+    """A character of any looks, those of `HELD_OUT` not excepted, and of every skin: for what must read all of them,
+    and never for base training. Deterministic in the generator's state."""
+    return dataclasses.replace(_draw(rng), skin=_pick(rng, get_args(Skin)))
 
 
 def near_twin(rng: np.random.Generator, character: Character) -> Character:

@@ -30,6 +30,8 @@ class Clock:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, seconds: float, *, warmup: int, floor: float) -> None:
+        if seconds <= 0:
+            raise ValueError(f"no time is left to train ({seconds:.0f} s)")
         self._optimizer, self._seconds, self._warmup, self._floor = optimizer, seconds, warmup, floor
         self._peak = [float(group["lr"]) for group in optimizer.param_groups]
         self.step = 0

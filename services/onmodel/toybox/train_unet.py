@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -277,7 +278,9 @@ def train(
 
     Args:
         supply: what to train on; asked again every 50 steps, so that it may grow.
+        seconds: of all, with what it takes to build and to compile.
     """
+    began = time.monotonic()
     torch.manual_seed(config.seed + go_on)
     both, data = _Both(build_unet(config), build_text_encoder(config, tokenizer)), supply()
     if go_on:
@@ -291,7 +294,7 @@ def train(
     alphas = build_scheduler().alphas_cumprod.to(data.mean.device)
     gradients = _Gradients(both, draw(data, config, alphas), compiled=config.compiled)
     total = torch.zeros((), device=data.mean.device)
-    clock = Clock(optimizer, seconds, warmup=config.warmup_steps, floor=0.01)
+    clock = Clock(optimizer, seconds - (time.monotonic() - began), warmup=config.warmup_steps, floor=0.01)
     for step in clock:
         if step % 50 == 49:
             data = supply()

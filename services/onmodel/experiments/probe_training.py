@@ -2,7 +2,7 @@
 
     python -m onmodel.experiments.probe_training WORK_FOLDER SECONDS [PICTURES]
 
-Renders on all cores; training starts on the first shards and takes in the others as they come. Renders are bridged to
+Renders on all cores but one; training starts on the first shards and takes in the others as they come. Renders are bridged to
 what a pipeline draws by the bundled autoencoder, exact and with noisy or smoothed latents, by JPEG, blur, noise and
 small changes of tone. Writes probe.safetensors and probe.json, with its accuracy on held-out renders, to
 WORK_FOLDER/probe; nothing that lies there is read.
@@ -41,7 +41,7 @@ class TrainingConfig:
     """How to train, and how the time is shared."""
 
     batch: int = 256
-    learning_rate: float = 2.0e-3
+    learning_rate: float = 1.5e-3
     weight_decay: float = 0.02
     warmup: int = 200
     average: float = 0.998
@@ -111,6 +111,7 @@ def train(store: Store, folder: Path, network: ProbeNetwork, seconds: float, con
     network and returns the number of steps."""
     torch.manual_seed(config.seed)
     device = store.images.device
+    torch.backends.cudnn.benchmark = True
     optimizer = torch.optim.AdamW(
         network.parameters(), config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True
     )
@@ -148,7 +149,7 @@ def main(
 
     # What is held out comes first: it is little, and must be there in the end.
     spans = probe_pictures.spans(held, HELD_FIRST, config.held_out) + probe_pictures.spans(folder, 0, pictures)
-    with multiprocessing.get_context("spawn").Pool(os.cpu_count() or 1) as pool:
+    with multiprocessing.get_context("spawn").Pool(max(1, (os.cpu_count() or 2) - 1)) as pool:
         rendering = pool.map_async(probe_pictures.write_one, spans, chunksize=1)
         network, store = build(sizes, config.seed).to(device), Store(pictures, device)
         while store.filled < min(config.first_pictures, pictures):
@@ -158,7 +159,10 @@ def main(
             time.sleep(0.2)
         print(f"{passed():.0f} s: training starts on {store.filled} pictures", flush=True)
         ending = min(config.ending, seconds / 4)
-        steps = train(store, folder, network, seconds - passed() - ending, config)
+        left = seconds - passed() - ending
+        if left <= 0:
+            raise SystemExit(f"no time is left for training: the first pictures took {passed():.0f} of {seconds:.0f} s")
+        steps = train(store, folder, network, left, config)
     print(f"{passed():.0f} s: {steps} steps of {config.batch} over {store.filled} pictures", flush=True)
     trained = store.filled
     del store

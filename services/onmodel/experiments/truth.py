@@ -37,7 +37,7 @@ def compare(person: Person, character: Character) -> dict[Mark, bool]:
     """For each of the seven features in view, whether it is the character's."""
     found: dict[Mark, bool] = {}
     for mark, names in MARKS.items():
-        seen = [name for name in names if person.features[name].seen >= SEEN]
+        seen: list[Feature] = [name for name in names if person.features[name].seen >= SEEN]
         if mark == "hair_colour":
             style = person.features["hair_style"]
             bald = style.seen >= SEEN and style.value == "bald"

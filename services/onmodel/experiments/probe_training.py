@@ -2,9 +2,9 @@
 
     python -m onmodel.experiments.probe_training WORK_FOLDER SECONDS [PICTURES]
 
-Renders on all cores but one; training starts on the first shards and takes in the others as they come. Renders are bridged to
-what a pipeline draws by the bundled autoencoder, exact and with noisy or smoothed latents, by JPEG, blur, noise and
-small changes of tone. Writes probe.safetensors and probe.json, with its accuracy on held-out renders, to
+Renders on all cores but one; training starts on the first shards and takes in the others as they come. Renders are
+bridged to what a pipeline draws by the bundled autoencoder, exact and with noisy or smoothed latents, by JPEG, blur,
+noise and small changes of tone. Writes probe.safetensors and probe.json, with its accuracy on held-out renders, to
 WORK_FOLDER/probe; nothing that lies there is read.
 """
 

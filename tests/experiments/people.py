@@ -1,5 +1,6 @@
 """People as a probe that makes no mistake would read them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,19 @@ OUT_OF_VIEW: dict[ShotType, set[Feature]] = {
 }
 
 
-def person(character: Character, framing: ShotType, *, unseen: set[Feature] | None = None, **other: str) -> Person:
-    """The character as it is in a picture of that framing; `other` are values that it reads as instead."""
+def person(
+    character: Character,
+    framing: ShotType,
+    *,
+    unseen: set[Feature] | None = None,
+    reads: Mapping[Feature, str] | None = None,
+) -> Person:
+    """The character as it is in a picture of that framing; `reads` are values that it has instead."""
+    other = reads or {}
     unseen = OUT_OF_VIEW.get(framing, set()) if unseen is None else unseen
     if character.hair_style == "bald" and "hair_colour" not in other:
         unseen = {*unseen, "hair_colour"}
-    features = {
+    features: dict[Feature, FeatureReading] = {
         name: FeatureReading(other.get(name, str(getattr(character, name))), 0.99, 0.02 if name in unseen else 0.98)
         for name in FEATURES
     }
@@ -49,7 +57,7 @@ def _truly(targets: Targets, row: int) -> tuple[Person, ...]:
     found: list[Person] = []
     for k in np.flatnonzero(targets.state[row] == COUNTED):
         at: Any = (row, int(k))
-        features = {
+        features: dict[Feature, FeatureReading] = {
             name: FeatureReading(options[int(targets.values[at][f])], 1.0, float(targets.seen[at][f]))
             for f, (name, options) in enumerate(FEATURES.items())
         }

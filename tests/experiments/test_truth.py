@@ -33,12 +33,12 @@ def test_six_of_seven_features_must_agree(seed: int, marks: set[Mark]) -> None:
     character = any_character(np.random.default_rng(seed))
     if character.hair_style == "bald":
         character = dataclasses.replace(character, hair_style="short")
-    other: dict[str, str] = {}
+    other: dict[Feature, str] = {}
     for mark in marks:
         name = MARKS[mark][seed % len(MARKS[mark])]
         # Another value; hair stays hair, since a bald head would be a second difference.
         other[name] = next(v for v in FEATURES[name] if v not in (getattr(character, name), "bald"))
-    read = person(character, FULL, **other)
+    read = person(character, FULL, reads=other)
     assert {mark for mark, same in compare(read, character).items() if not same} == marks
     assert reads_as(read, character) is (len(marks) <= 1)
 
@@ -84,12 +84,12 @@ def test_several_people_are_at_least_two_and_one_is_the_character() -> None:
 
 def test_what_is_not_in_view_does_not_count_and_too_little_is_nobody() -> None:
     hidden: set[Feature] = {"legwear", "leg_colour"}
-    assert reads_as(person(ZIBO, FULL, unseen=hidden, legwear="skirt", leg_colour="red"), ZIBO)
+    assert reads_as(person(ZIBO, FULL, unseen=hidden, reads={"legwear": "skirt", "leg_colour": "red"}), ZIBO)
     # One part of the shirt is out of view, the other is wrong.
-    assert compare(person(ZIBO, FULL, unseen={"pattern"}, shirt="red"), ZIBO)["shirt"] is False
+    assert compare(person(ZIBO, FULL, unseen={"pattern"}, reads={"shirt": "red"}), ZIBO)["shirt"] is False
     few: set[Feature] = {"age", "legwear", "leg_colour", "hat"}
     assert reads_as(person(ZIBO, FULL, unseen=few), ZIBO)
-    assert not reads_as(person(ZIBO, FULL, unseen=few, shirt="red"), ZIBO), "of four in view, all must agree"
+    assert not reads_as(person(ZIBO, FULL, unseen=few, reads={"shirt": "red"}), ZIBO), "of four in view, all must agree"
     little: set[Feature] = {"age", "legwear", "leg_colour", "hat", "shirt", "pattern"}
     assert not reads_as(person(ZIBO, ShotType.CLOSE_UP, unseen=little), ZIBO)
 

@@ -18,7 +18,7 @@ from onmodel.experiments.probe_loss import batch_loss, heat_targets
 from onmodel.experiments.probe_measure import calibrated, count_accuracy, matched, measure
 from onmodel.experiments.probe_network import CELLS, STRIDE, NetworkConfig, build, to_input
 from onmodel.experiments.probe_pictures import COUNTED, FEATURES, Pictures, Targets, character_of, scene_of, targets_of
-from onmodel.experiments.probe_training import Store
+from onmodel.experiments.probe_store import Store
 from onmodel.toybox.character import HEADS, any_character, random_character
 from onmodel.toybox.models import MODEL_SIDE
 from onmodel.toybox.render import render

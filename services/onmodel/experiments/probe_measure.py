@@ -1,20 +1,37 @@
-"""How right the probe is, on renders that it never saw."""
+"""How right the probe is, on renders that it never saw.
+
+    python -m onmodel.experiments.probe_measure PROBE_FOLDER WORK_FOLDER [PICTURES]
+
+renders those held-out pictures that WORK_FOLDER lacks, reads them, and writes the accuracy into probe.json anew.
+"""
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import os
+import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from onmodel.experiments.probe import APART, Person, Probe, distance
+from onmodel.core.files import write_text
+from onmodel.experiments import probe_pictures
+from onmodel.experiments.probe import APART, DESCRIPTION, Person, Probe, distance, load_probe
+from onmodel.experiments.probe_augment import VARIANTS
 from onmodel.experiments.probe_pictures import COUNTED, FEATURES, SEED, UNSURE, Targets, character_of, twin
+from onmodel.experiments.probe_store import Store
 from onmodel.experiments.truth import on_model
 from onmodel.toybox.character import Character, any_character
 from onmodel.toybox.scene import FRAMED
+from onmodel.toybox.schedule import best_device
 
+HELD_FIRST: Final[int] = 10_000_000
+"""Number of the first picture that is held out."""
 NEAREST: Final[float] = 3.0
 """A found head belongs to a true one within half of its height, or within this many pixels."""
 THRESHOLDS: Final[tuple[float, ...]] = tuple(round(0.1 + 0.05 * k, 2) for k in range(15))
@@ -79,11 +96,13 @@ def measure(
 ) -> dict[str, float]:  # fmt: skip
     """Accuracy on pictures uint8 (n, side, side, 3) with their targets and numbers (`probe_pictures.scene_of`).
 
-    Shares in 0..1. Features are judged where the truth says that they are seen, on heads that were found:
+    Shares in 0..1; what no picture shows is left out. Features are judged where the truth says that they are seen, on
+    heads that were found:
     `features` is the mean over all of them, `features_<framing>` over those of one framing, and `seen` how often the
     probe agrees about what is seen. Errors of heads and of head over body are relative, the latter of whole bodies.
     `on_model_right`: the main character is found on model in its own picture; `on_model_twin` and `on_model_other`: a
-    near twin of it (other hair colour and shirt), and somebody else, are.
+    near twin of it (other hair colour and shirt; not asked of a bald character, whose twin differs in one feature), and
+    somebody else, are.
     """
     people = probe.read(images)
     tally = _Tally()
@@ -109,7 +128,7 @@ def measure(
             for who in ("right", "twin", "other") for shot in FRAMED
         },
     }  # fmt: skip
-    return {name: round(value, 4) for name, value in result.items()}
+    return {name: round(value, 4) for name, value in result.items() if np.isfinite(value)}
 
 
 def _judge_person(person: Person, targets: Targets, at: tuple[int, int], tally: _Tally) -> None:
@@ -132,7 +151,39 @@ def _judge_picture(found: tuple[Person, ...], number: int, scenario: str, tally:
     rng = np.random.default_rng([SEED, 4, number])
     own = character_of(number)
     asked: dict[str, Character] = {"right": own, "twin": twin(rng, own), "other": any_character(rng)}
+    if own.hair_style == "bald":
+        del asked["twin"]
     for who, character in asked.items():
         answer = on_model(found, character, scenario)
         tally.add(f"on model {who}", answer)
         tally.add(f"on model {who} {scenario}", answer)
+
+
+def accuracy(probe: Probe, unseen: Store, first: int) -> dict[str, dict[str, float]]:
+    """`measure` for each of `VARIANTS`, on the store's held-out pictures from `first` on."""
+    images, targets = unseen.images[:, first : unseen.filled].cpu().numpy(), unseen.on_cpu()
+    numbers = range(HELD_FIRST + first, HELD_FIRST + unseen.filled)
+    measured = targets.between(first, unseen.filled)
+    return {name: measure(probe, images[k], measured, numbers) for k, name in enumerate(VARIANTS)}
+
+
+def main(folder: Path, work: Path, pictures: int | None = None) -> dict[str, dict[str, float]]:
+    """Measure the probe of a folder on those held-out pictures that did not choose its threshold; `pictures` of them,
+    else as many as at its training."""
+    described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    first = int(described["training"]["calibration"])
+    count = int(described["training"]["held_out"]) if pictures is None else first + pictures
+    spans = probe_pictures.spans(work, HELD_FIRST, count)
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count() or 1) as pool:
+        pool.map(probe_pictures.write_one, spans, chunksize=1)
+    device = best_device()
+    unseen = Store(count, device)
+    unseen.take(work)
+    described["accuracy"] = accuracy(load_probe(folder, device), unseen, first)
+    write_text(folder / DESCRIPTION, json.dumps(described, indent=2) + "\n")
+    return described["accuracy"]
+
+
+if __name__ == "__main__":
+    made = main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else None)
+    print(json.dumps(made, indent=2))

@@ -112,17 +112,18 @@ class ProbeNetwork(nn.Module):
         """What is read at centres (n, m, 2), x and y in pixels."""
         n, m = centres.shape[:2]
         at = centres / (MODEL_SIDE / 2) - 1
+        # In single precision: half a pixel is what half precision would round coordinates to.
         found = [
-            functional.grid_sample(level, at[:, :, None].to(level.dtype), padding_mode="border", align_corners=False)
+            functional.grid_sample(level.float(), at[:, :, None].float(), padding_mode="border", align_corners=False)
             for level in maps
         ]
         wave = torch.cat([torch.sin(math.pi * at), torch.cos(math.pi * at)], dim=-1)
-        local = torch.cat([f[..., 0].transpose(1, 2) for f in found] + [wave.to(found[0].dtype)], dim=-1)
+        local = torch.cat([f[..., 0].transpose(1, 2) for f in found] + [wave], dim=-1)
         query = self.query(local)
         keys, values = (self.keys(maps[1]) + self.place).flatten(2).transpose(1, 2).chunk(2, dim=-1)
 
         def split(t: Tensor) -> Tensor:
-            return t.reshape(n, -1, self.config.heads, t.shape[-1] // self.config.heads).transpose(1, 2)
+            return t.to(query.dtype).reshape(n, -1, self.config.heads, t.shape[-1] // self.config.heads).transpose(1, 2)
 
         gathered = functional.scaled_dot_product_attention(split(query), split(keys), split(values))
         gathered = self.gathered(gathered.transpose(1, 2).reshape(n, m, -1))

@@ -250,7 +250,8 @@ def write(folder: Path, first: int, last: int) -> None:
         qualities = [int(np.random.default_rng([SEED, 3, k]).integers(35, 95)) for k in numbers]
         jpegs = np.stack([compressed(i, q) for i, q in zip(images, qualities, strict=True)])
         temporary = path.with_suffix(".partial.npz")
-        np.savez(temporary, images=images, jpegs=jpegs, **Targets.joined([t for _, t in pairs]).arrays())
+        arrays: dict[str, Any] = Targets.joined([t for _, t in pairs]).arrays()
+        np.savez(temporary, images=images, jpegs=jpegs, **arrays)
         temporary.rename(path)
 
 

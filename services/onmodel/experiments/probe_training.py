@@ -2,9 +2,9 @@
 
     python -m onmodel.experiments.probe_training WORK_FOLDER SECONDS [PICTURES]
 
-Renders on all cores; training starts on the first shards and takes in the others as they come. Renders are bridged to
-what a pipeline draws by the bundled autoencoder, exact and with noisy or smoothed latents, by JPEG, blur, noise and
-small changes of tone. Writes probe.safetensors and probe.json, with its accuracy on held-out renders, to
+Renders on all cores but one; training starts on the first shards and takes in the others as they come. Renders are
+bridged to what a pipeline draws by the bundled autoencoder, exact and with noisy or smoothed latents, by JPEG, blur,
+noise and small changes of tone. Writes probe.safetensors and probe.json, with its accuracy on held-out renders, to
 WORK_FOLDER/probe; nothing that lies there is read.
 """
 
@@ -18,22 +18,17 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 
 from onmodel.experiments import probe_pictures
-from onmodel.experiments.probe import Probe, save_probe
-from onmodel.experiments.probe_augment import VARIANTS, Batch, augment, load_autoencoder, variants
+from onmodel.experiments.probe import Probe, load_probe, save_probe
 from onmodel.experiments.probe_loss import batch_loss
-from onmodel.experiments.probe_measure import calibrated, measure
-from onmodel.experiments.probe_network import NetworkConfig, ProbeNetwork, build, to_input
-from onmodel.experiments.probe_pictures import Pictures, Targets
-from onmodel.toybox.models import MODEL_SIDE
+from onmodel.experiments.probe_measure import HELD_FIRST, accuracy, calibrated
+from onmodel.experiments.probe_network import NetworkConfig, ProbeNetwork, build
+from onmodel.experiments.probe_store import Store
 from onmodel.toybox.schedule import Average, Clock, best_device
-
-HELD_FIRST: Final[int] = 10_000_000
-"""Number of the first picture that is held out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +36,12 @@ class TrainingConfig:
     """How to train, and how the time is shared."""
 
     batch: int = 256
-    learning_rate: float = 2.0e-3
+    learning_rate: float = 1.5e-3
     weight_decay: float = 0.02
     warmup: int = 200
     average: float = 0.998
     shares: tuple[float, ...] = (0.28, 0.12, 0.20, 0.22, 0.18)
-    """How often each of `VARIANTS` is shown."""
+    """How often each of `probe_augment.VARIANTS` is shown."""
     jitter: float = 1.2
     """Deviation in pixels by which centres are moved."""
     held_out: int = 2_500
@@ -61,63 +56,19 @@ class TrainingConfig:
     seed: int = 29
 
 
-class Store:
-    """Pictures in all variants and their targets on one device, growing as shards are rendered."""
-
-    def __init__(self, count: int, device: torch.device) -> None:
-        shape = (len(VARIANTS), count, MODEL_SIDE, MODEL_SIDE, 3)
-        self.images = torch.zeros(shape, dtype=torch.uint8, device=device)
-        self.targets = {k: torch.from_numpy(v).to(device) for k, v in Targets.nobody(count).arrays().items()}
-        self.filled = 0
-        self._taken: set[Path] = set()
-        self._autoencoder = load_autoencoder(device)
-
-    @property
-    def full(self) -> bool:
-        return self.filled == self.images.shape[1]
-
-    def take(self, folder: Path) -> None:
-        """Take in the folder's shards that are new, as far as there is room."""
-        for path in probe_pictures.shards(folder):
-            if not self.full and path not in self._taken:
-                self._taken.add(path)
-                self.add(probe_pictures.read(path))
-
-    def add(self, pictures: Pictures) -> None:
-        """Take in pictures, as far as there is room."""
-        device, room = self.images.device, self.images.shape[1] - self.filled
-        images, jpegs = (torch.from_numpy(a[:room]).to(device) for a in (pictures.images, pictures.jpegs))
-        span = slice(self.filled, self.filled + len(images))
-        self.images[:, span] = variants(images, jpegs, self._autoencoder)
-        for name, array in pictures.targets.arrays().items():
-            self.targets[name][span] = torch.from_numpy(array[:room]).to(device)
-        self.filled = span.stop
-
-    def on_cpu(self) -> Targets:
-        """Targets of all pictures that are there."""
-        return Targets(**{k: v[: self.filled].cpu().numpy() for k, v in self.targets.items()})
-
-    def draw(self, config: TrainingConfig) -> Batch:
-        """A random batch, augmented."""
-        n, device = config.batch, self.images.device
-        chosen = torch.randint(self.filled, (n,), device=device)
-        variant = torch.multinomial(torch.tensor(config.shares, device=device), n, replacement=True)
-        targets: Any = {name: values[chosen] for name, values in self.targets.items()}
-        return augment(Batch(to_input(self.images[variant, chosen]), **targets))
-
-
 def train(store: Store, folder: Path, network: ProbeNetwork, seconds: float, config: TrainingConfig) -> int:
     """Train for that long on what the store holds and what comes into the folder; leaves the averaged weights in the
     network and returns the number of steps."""
     torch.manual_seed(config.seed)
     device = store.images.device
+    torch.backends.cudnn.benchmark = True
     optimizer = torch.optim.AdamW(
         network.parameters(), config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True
     )
     average, total = Average(network, config.average), torch.zeros((), device=device)
     clock = Clock(optimizer, seconds, warmup=config.warmup, floor=0.01)
     for step in clock:
-        loss = batch_loss(network, store.draw(config), config.jitter)
+        loss = batch_loss(network, store.draw(config.batch, config.shares), config.jitter)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -148,7 +99,7 @@ def main(
 
     # What is held out comes first: it is little, and must be there in the end.
     spans = probe_pictures.spans(held, HELD_FIRST, config.held_out) + probe_pictures.spans(folder, 0, pictures)
-    with multiprocessing.get_context("spawn").Pool(os.cpu_count() or 1) as pool:
+    with multiprocessing.get_context("spawn").Pool(max(1, (os.cpu_count() or 2) - 1)) as pool:
         rendering = pool.map_async(probe_pictures.write_one, spans, chunksize=1)
         network, store = build(sizes, config.seed).to(device), Store(pictures, device)
         while store.filled < min(config.first_pictures, pictures):
@@ -158,26 +109,28 @@ def main(
             time.sleep(0.2)
         print(f"{passed():.0f} s: training starts on {store.filled} pictures", flush=True)
         ending = min(config.ending, seconds / 4)
-        steps = train(store, folder, network, seconds - passed() - ending, config)
+        left = seconds - passed() - ending
+        if left <= 0:
+            raise SystemExit(f"no time is left for training: the first pictures took {passed():.0f} of {seconds:.0f} s")
+        steps = train(store, folder, network, left, config)
     print(f"{passed():.0f} s: {steps} steps of {config.batch} over {store.filled} pictures", flush=True)
     trained = store.filled
     del store
     network.eval()
     unseen = Store(config.held_out, device)
     unseen.take(held)
-    images, targets = unseen.images[:, : unseen.filled].cpu().numpy(), unseen.on_cpu()
     split = config.calibration
-    threshold = calibrated(Probe(network, 0.0, device), images[:, :split], targets.between(0, split))
-    probe, measured = Probe(network, threshold, device), targets.between(split, unseen.filled)
-    numbers = range(HELD_FIRST + split, HELD_FIRST + unseen.filled)
+    threshold = calibrated(
+        Probe(network, 0.0, device), unseen.images[:, :split].cpu().numpy(), unseen.on_cpu().between(0, split)
+    )
     about: dict[str, Any] = {
         "training": {**dataclasses.asdict(config), "pictures": trained, "steps": steps, "seconds": round(seconds)},
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "processor",
         "torch": torch.__version__,
-        "accuracy": {
-            name: measure(probe, images[k, split:], measured, numbers) for k, name in enumerate(VARIANTS)
-        },
-    }  # fmt: skip
+    }
+    save_probe(work / "probe", network, threshold, about)
+    # Of the weights as they are kept, in half precision.
+    about["accuracy"] = accuracy(load_probe(work / "probe", device), unseen, split)
     save_probe(work / "probe", network, threshold, about)
     print(f"{passed():.0f} s: written to {work / 'probe'}", flush=True)
     return about

@@ -24,7 +24,8 @@ MARKS: Final[dict[Mark, tuple[Feature, ...]]] = {
 }  # fmt: skip
 """The seven features, by what the probe reads for each."""
 WRONG: Final[int] = 1
-"""So many of the seven may differ: six must agree."""
+"""So many of the seven may differ: six must agree. Of fewer than `ENOUGH` in view, all must."""
+ENOUGH: Final[int] = 5
 LEAST: Final[int] = 4
 """With fewer features in view nobody can be recognised."""
 SEEN: Final[float] = 0.5
@@ -37,7 +38,7 @@ def compare(person: Person, character: Character) -> dict[Mark, bool]:
     """For each of the seven features in view, whether it is the character's."""
     found: dict[Mark, bool] = {}
     for mark, names in MARKS.items():
-        seen = [name for name in names if person.features[name].seen >= SEEN]
+        seen: list[Feature] = [name for name in names if person.features[name].seen >= SEEN]
         if mark == "hair_colour":
             style = person.features["hair_style"]
             bald = style.seen >= SEEN and style.value == "bald"
@@ -61,11 +62,12 @@ def proportioned(person: Person, character: Character) -> bool:
 
 
 def reads_as(person: Person, character: Character) -> bool:
-    """Whether a person in a picture is the character: at most `WRONG` of the features in view differ, at least `LEAST`
-    are in view, and the head is proportioned."""
+    """Whether a person in a picture is the character: at least `LEAST` features are in view, at most `WRONG` of
+    them differ (none of fewer than `ENOUGH`), and the head is proportioned."""
     marks = compare(person, character)
     differing = sum(not same for same in marks.values())
-    return len(marks) >= LEAST and differing <= WRONG and proportioned(person, character)
+    allowed = WRONG if len(marks) >= ENOUGH else 0
+    return len(marks) >= LEAST and differing <= allowed and proportioned(person, character)
 
 
 def on_model(

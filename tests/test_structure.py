@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "toybox": {"core"},
     "jobs": {"core", "common"},
     "serving": {"core", "detection", "scoring", "common", "toybox", "jobs"},
-    "doctor": LOOKING,
+    "doctor": {*LOOKING, "jobs"},
     "dataset": LOOKING,
     "film": {*LOOKING, "dataset"},
     "curation": {*LOOKING, "dataset", "film"},

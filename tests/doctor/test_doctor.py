@@ -22,6 +22,8 @@ from onmodel.detection.v1.detection_pb2_grpc import DetectionServiceServicer, ad
 from onmodel.doctor import installation, machine, services
 from onmodel.doctor.finding import Finding
 from onmodel.doctor.run import examine
+from onmodel.jobs.v1 import jobs_pb2
+from onmodel.jobs.v1.jobs_pb2_grpc import JobServiceServicer, add_JobServiceServicer_to_server
 from onmodel.scoring.v1 import scoring_pb2
 from onmodel.scoring.v1.scoring_pb2_grpc import ScoringServiceServicer, add_ScoringServiceServicer_to_server
 from onmodel.serving.private_ray import free_port
@@ -135,10 +137,11 @@ def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None
         assert machine.check_cluster().level == "ok"
 
 
-class Fake(ScoringServiceServicer, DetectionServiceServicer):
-    """Both services, as well as they are told to be."""
+class Fake(ScoringServiceServicer, DetectionServiceServicer, JobServiceServicer):
+    """All services, as well as they are told to be."""
 
     late_s = 0.0
+    jobs: tuple[grpc.StatusCode, str] | None = (grpc.StatusCode.NOT_FOUND, "Application 'jobs' not found")
     reload_error = ""
     received = 0
 
@@ -149,6 +152,11 @@ class Fake(ScoringServiceServicer, DetectionServiceServicer):
         kind: Any = scoring_pb2 if isinstance(request, scoring_pb2.GetModelInfoRequest) else detection_pb2
         info = common_pb2.ModelInfo(name="fake", hash="0" * 64)
         return kind.GetModelInfoResponse(model=info, reload_error=self.reload_error)
+
+    def List(self, request: Any, context: Any) -> Any:
+        if self.jobs is not None:
+            context.abort(*self.jobs)
+        return jobs_pb2.ListResponse()
 
     def EmbedImages(self, request: Any, context: Any) -> Any:
         self.received = len(request.images[0].data)
@@ -163,6 +171,7 @@ def fake() -> Iterator[tuple[Fake, str]]:
     server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
     add_ScoringServiceServicer_to_server(servicer, server)
     add_DetectionServiceServicer_to_server(servicer, server)
+    add_JobServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield servicer, f"127.0.0.1:{port}"
@@ -172,7 +181,7 @@ def fake() -> Iterator[tuple[Fake, str]]:
 def test_services_that_are_well(fake: tuple[Fake, str]) -> None:
     servicer, address = fake
     found = levels(services.check_services(address))
-    assert found == {"detection": "ok", "scoring": "ok", "5 MB payload": "ok"}
+    assert found == {"detection": "ok", "scoring": "ok", "5 MB payload": "ok", "jobs": "ok"}
     assert 5_000_000 <= servicer.received < 5_200_000
 
 
@@ -184,6 +193,16 @@ def test_services_that_are_late_or_could_not_change_their_model(fake: tuple[Fake
     assert found["detection"].level == "warning" and "clip_2: no such folder" in found["detection"].advice
 
 
+def test_a_job_service_without_its_dashboard(fake: tuple[Fake, str]) -> None:
+    servicer, address = fake
+    servicer.jobs = (grpc.StatusCode.UNAVAILABLE, "Ray's job API does not answer; start the dashboard")
+    jobs = {finding.checked: finding for finding in services.check_services(address)}["jobs"]
+    assert jobs.level == "wrong" and "job" in jobs.found and jobs.advice
+    servicer.jobs = None
+    jobs = {finding.checked: finding for finding in services.check_services(address)}["jobs"]
+    assert jobs.level == "ok" and "answers" in jobs.found
+
+
 def test_the_command_says_what_to_do_and_ends_with_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     verb = load_verb("doctor")
@@ -193,7 +212,7 @@ def test_the_command_says_what_to_do_and_ends_with_one(tmp_path: Path, monkeypat
     lines = done.output.splitlines()
     (at,) = [number for number, line in enumerate(lines) if line.split()[:2] == ["wrong", "scoring"]]
     assert lines[at + 1].strip().startswith("->") and "onmodel serve up" in lines[at + 1]
-    assert lines[-1].endswith(" 3 wrong")
+    assert lines[-1].endswith(" 4 wrong")
 
 
 def command_of(command: Any) -> Any:

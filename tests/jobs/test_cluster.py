@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from onmodel.jobs.bundle import package_files, package_folder
+from onmodel.jobs.client import problem_at
 from onmodel.jobs.v1 import jobs_pb2
 from onmodel.serving.private_ray import free_port
 from onmodel.toybox.dataset import TRIAL_SHARES, make_dataset
@@ -138,6 +139,7 @@ def service(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_a_verb_runs_as_a_job_and_its_outputs_are_there(cluster: Cluster, service: tuple[str, Path]) -> None:
     """Over the service, whose streams are cut shorter than the job: following goes on in the next."""
     address, folder = service
+    assert problem_at(address.removeprefix("grpc://"), timeout_s=60) is None
     make_dataset(folder / "set", None, 3, TRIAL_SHARES, 1, size=48)
     command = ("analyze", str(folder / "set"), "--output-json", str(folder / "analysis.json"))
     ran = onmodel("submit", "--address", address, "--no-code", "--job-id", "look", "--", *command, cluster=cluster)

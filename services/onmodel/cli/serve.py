@@ -1,5 +1,6 @@
 """`onmodel serve up|status|down`, and the keys and tokens of a gateway: `onmodel serve key|keys|token`."""
 
+import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -86,15 +87,20 @@ def status(
     services: Annotated[str | None, typer.Option(help="HOST:PORT; else what `up` started, or 127.0.0.1:9000.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask both services which model they run; exit code 4 when one does not answer."""
+    """Ask both services which model they run, and a job service whether it answers; exit code 4 when one does not."""
+    from onmodel.core.errors import NotFoundError
+    from onmodel.jobs.client import problem_at
     from onmodel.serving import lifecycle
     from onmodel.serving.state import recall
 
     running = recall()
     address = services or (running.address if running else "127.0.0.1:9000")
     found = lifecycle.status(address)
+    jobs: dict[str, str | None] = {}
+    with contextlib.suppress(NotFoundError):
+        jobs["jobs"] = problem_at(address, timeout_s=lifecycle.PING_TIMEOUT_S)
     if as_json:
-        apps = {
+        apps: dict[str, dict[str, Any]] = {
             name: {
                 "ok": app.model is not None,
                 "model": asdict(app.model) if app.model else None,
@@ -103,6 +109,7 @@ def status(
             }
             for name, app in found.items()
         }
+        apps |= {name: {"ok": problem is None, "error": problem} for name, problem in jobs.items()}
         typer.echo(json.dumps({"address": address, "applications": apps}))
     else:
         typer.echo(f"services at {address}")
@@ -110,7 +117,9 @@ def status(
             typer.echo(f"  {name:<10} {f'{app.model.name} ({app.model.hash[:12]})' if app.model else app.problem}")
             if app.reload_error:
                 typer.echo(f"  {'':<10} the model asked for last is not it: {app.reload_error}")
-    if any(app.model is None for app in found.values()):
+        for name, problem in jobs.items():
+            typer.echo(f"  {name:<10} {problem or 'answers'}")
+    if any(app.model is None for app in found.values()) or any(jobs.values()):
         raise typer.Exit(4)
 
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from onmodel.common.trace import SERVER_TIME_MS
-from onmodel.core.errors import OnModelError
+from onmodel.core.errors import NotFoundError, OnModelError
 from onmodel.core.images import encode_png
 from onmodel.detection.client import DetectionClient
 from onmodel.doctor.finding import Finding, ok, warning, wrong
+from onmodel.jobs.client import problem_at
 from onmodel.scoring.client import ScoringClient
 
 TIMEOUT_S = 30.0
@@ -28,6 +29,7 @@ def check_services(address: str | None) -> Iterator[Finding]:
             yield from _guarded(name, lambda client=client, name=name: _application(name, client))
     with ScoringClient(address, timeout_s=TIMEOUT_S) as client:
         yield from _guarded("5 MB payload", lambda: iter([_payload(client)]))
+    yield from _guarded("jobs", lambda: iter([_jobs(address)]))
 
 
 def _guarded(checked: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
@@ -57,6 +59,17 @@ def _application(name: str, client: DetectionClient | ScoringClient) -> Iterator
             yield warning(
                 f"clock of {name}", f"differs by {skew:.0f} s from here", "run an NTP client on both machines"
             )
+
+
+def _jobs(address: str) -> Finding:
+    try:
+        problem = problem_at(address, timeout_s=TIMEOUT_S)
+    except NotFoundError:
+        return ok("jobs", "no job service there; `onmodel submit` uses Ray's own job API")
+    if problem is None:
+        return ok("jobs", f"the job service at {address} answers")
+    found, _, advice = problem.rpartition("; ")
+    return wrong("jobs", found or advice, advice if found else "see whether the cluster's dashboard runs")
 
 
 def _payload(client: ScoringClient) -> Finding:

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from onmodel.common.channel import MAX_MESSAGE_BYTES, ServiceClient
-from onmodel.core.errors import ServiceError, UserError
+from onmodel.core.errors import NotFoundError, OnModelError, ServiceError, UserError
 from onmodel.jobs.bundle import pack
 from onmodel.jobs.convert import event_from_wire, job_from_wire, request_to_wire
 from onmodel.jobs.request import Event, Job, JobApi, JobRequest
@@ -73,6 +73,23 @@ class JobClient(ServiceClient):
                     raise
             finally:
                 stream.cancel()
+
+
+def problem_at(address: str, *, timeout_s: float) -> str | None:
+    """What keeps the job service at a services' address from working; None where it answers.
+
+    Raises:
+        NotFoundError: no job service is deployed there, which is nothing wrong.
+        UserError: a malformed address.
+    """
+    with JobClient(address, timeout_s=timeout_s) as client:
+        try:
+            client.list(limit=1)
+        except (NotFoundError, UserError):
+            raise
+        except OnModelError as error:
+            return str(error)
+    return None
 
 
 def open_jobs(address: str) -> JobApi:

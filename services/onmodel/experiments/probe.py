@@ -107,9 +107,10 @@ class Probe:
 
     def _read(self, images: Tensor) -> list[tuple[Person, ...]]:
         with half_precision(self._device):
-            heat, maps = self._network(to_input(images))
+            x = to_input(images)
+            heat, maps = self._network(x)
             scores, centres = peaks(heat.float())
-            readings = self._network.read(maps, centres)
+            readings = self._network.read(x, maps, centres)
         values = _on_cpu(readings)
         return [
             _people(values, k, s, c, self.threshold)
@@ -212,7 +213,7 @@ def load_probe(path: Path = PROBE, device: torch.device | None = None) -> Probe:
         if not (path / name).is_file():
             raise NotFoundError(f"{path / name}: missing; train the probe by onmodel.experiments.probe_training")
     described = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-    channels: Any = tuple(described["network"].pop("channels"))
-    network = ProbeNetwork(NetworkConfig(channels=channels, **described["network"]))
+    sizes: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in described["network"].items()}
+    network = ProbeNetwork(NetworkConfig(**sizes))
     network.load_state_dict({name: value.float() for name, value in load_file(path / WEIGHTS).items()})
     return Probe(network, float(described["threshold"]), device or torch.device("cpu"))

@@ -36,6 +36,11 @@ class Batch:
     values: Tensor
     seen: Tensor
 
+    def copy_(self, other: Batch) -> None:
+        """Take over the values of another batch, in place."""
+        for field in dataclasses.fields(self):
+            getattr(self, field.name).copy_(getattr(other, field.name))
+
     def at(self, centre: Tensor) -> Batch:
         """The same with other centres."""
         return dataclasses.replace(self, centre=centre)

@@ -52,6 +52,7 @@ def reading_losses(readings: Readings, batch: Batch) -> list[Tensor]:
         _mean(_classified(readings.framing, batch.framing.clamp(min=0)), counted),
         _mean((readings.reach - reach).abs().mean(dim=-1) / 8, counted),
         4 * _mean((readings.head - batch.head.log()).abs(), counted),
+        2 * _mean((readings.guess - batch.head.log()).abs(), counted),
         4 * _mean((readings.body - (batch.body / batch.head).log()).abs(), whole),
     ]
 
@@ -66,11 +67,13 @@ def _mean(each: Tensor, where: Tensor) -> Tensor:
 
 
 def batch_loss(network: ProbeNetwork, batch: Batch, jitter: float) -> Tensor:
-    """Heat and readings together. Readings are taken `jitter` pixels (a deviation) beside the true centres, since found
-    centres are not exact."""
-    centre = (batch.centre + jitter * torch.randn_like(batch.centre)).clamp(0, MODEL_SIDE)
+    """Heat and readings together. Readings are taken beside the true centres, `jitter` heads and a third of a pixel (a
+    deviation) away, at heights of heads a factor exp(2 `jitter`) wrong, since found ones are not exact."""
+    away = (jitter * batch.head[..., None] + 0.3) * torch.randn_like(batch.centre)
+    centre = (batch.centre + away).clamp(0, MODEL_SIDE)
+    heads = batch.head * torch.exp(2 * jitter * torch.randn_like(batch.head))
     with half_precision(batch.images.device):
         heat, maps = network(batch.images)
-        readings = network.read(maps, centre)
+        readings = network.read(batch.images, maps, centre, heads)
     wrong = reading_losses(readings, batch.at(centre))
     return heat_loss(heat.float(), *heat_targets(batch)) + torch.stack(wrong).sum()

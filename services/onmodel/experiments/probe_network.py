@@ -178,16 +178,15 @@ class ProbeNetwork(nn.Module):
         gathered = functional.scaled_dot_product_attention(split(query), split(keys), split(values))
         gathered = self.gathered(gathered.transpose(1, 2).reshape(n, m, -1))
         known, guess = query + gathered, torch.full((n, m), 2.0, device=images.device)
+        base = guess
         if self.config.glimpse is not None:
             guess = guess + self.guess(known)[..., 0].float()
             # A head between one pixel and more than the whole picture.
-            heads = guess.detach().clamp(0, 4.5).exp() if heads is None else heads
+            shown = guess.detach().clamp(0, 4.5).exp() if heads is None else heads
             for glimpse in self.glimpses:
-                known = known + glimpse(images, centres, heads)
+                known = known + glimpse(images, centres, shown)
             # The final height is told against the glimpse, which shows the head as large as it was taken to be.
-            base = heads.log()
-        else:
-            base = guess
+            base = shown.log()
         out: Tensor = self.read_out(known).float()
         parts = out.split([*SIZES, len(SIZES), len(FRAMED), 4, 1, 1], dim=-1)
         features, (seen, framing, reach, head, body) = parts[: len(SIZES)], parts[len(SIZES) :]

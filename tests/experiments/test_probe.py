@@ -15,7 +15,7 @@ from onmodel.experiments import probe_pictures
 from onmodel.experiments.probe import Probe, load_probe, peaks, save_probe
 from onmodel.experiments.probe_augment import VARIANTS, Batch, augment
 from onmodel.experiments.probe_loss import batch_loss, heat_targets
-from onmodel.experiments.probe_measure import calibrated, count_accuracy, matched, measure
+from onmodel.experiments.probe_measure import HELD_FIRST, calibrated, count_accuracy, matched, measure
 from onmodel.experiments.probe_network import CELLS, STRIDE, NetworkConfig, build, to_input
 from onmodel.experiments.probe_pictures import COUNTED, FEATURES, Pictures, Targets, character_of, scene_of, targets_of
 from onmodel.experiments.probe_store import Store
@@ -203,3 +203,13 @@ def test_heads_found_belong_to_the_nearest_true_ones(pictures: Pictures) -> None
     assert matched(away, targets, row) == {}
     people[row] = people[row][:1]
     assert count_accuracy(people, targets) < 1
+
+
+def test_the_trained_probe_reads_renders_it_never_saw() -> None:
+    numbers = range(HELD_FIRST + 600, HELD_FIRST + 616)
+    pairs = [probe_pictures.picture(k) for k in numbers]
+    targets = Targets.joined([targets for _, targets in pairs])
+    result = measure(load_probe(), np.stack([image for image, _ in pairs]), targets, numbers)
+    assert result["count"] >= 0.8 and result["framing"] >= 0.9
+    assert result["features"] >= 0.75 and result["head_error_median"] <= 0.06
+    assert result["on_model_other"] == 0

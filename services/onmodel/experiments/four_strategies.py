@@ -1,0 +1,121 @@
+"""The experiment of docs/experiment.md: six trials for each character and seed, judged by truth and by the product.
+
+    python -m onmodel.experiments.four_strategies WORK [--step prepare|make|judge|report|all] [--reduced] [--dose]
+        [--processes N] [--ray] [--seconds S] [--characters zibo mirel] [--seeds 1 2]
+    python -m onmodel.experiments.four_strategies WORK --step pack OUT
+    python -m onmodel.experiments.four_strategies WORK --step unpack OUT
+
+What lies whole in WORK is not made again. Prepare and judge start the services; make needs the sets of WORK alone,
+which `WORK/sets.tar.xz` holds for a machine that has nothing else: `--step unpack WORK/sets.tar.xz` there.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from onmodel.core.errors import OnModelError, exit_code
+from onmodel.core.progress import console
+from onmodel.experiments.plan import Layout, Settings, claim
+
+STEPS = ("prepare", "make", "judge", "report")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a step, or all; returns the process's exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        return _run(given)
+    except OnModelError as error:
+        print(error, file=sys.stderr)
+        return exit_code(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="The four strategies under control; see docs/experiment.md.")
+    parser.add_argument("work", type=Path, help="Folder of the experiment.")
+    parser.add_argument("place", type=Path, nargs="?", help="Of pack and unpack: a folder of tar files, or a file.")
+    parser.add_argument("--step", choices=(*STEPS, "all", "pack", "unpack"), default="all")
+    parser.add_argument("--reduced", action="store_true", help="Everything small: shows that it works.")
+    parser.add_argument("--dose", action="store_true", help="The dose-response curves in place of the strategies.")
+    parser.add_argument("--characters", nargs="+", help="Held-out characters; else all three.")
+    parser.add_argument("--seeds", nargs="+", type=int, help="Else 1, 2, 3.")
+    parser.add_argument("--learning-rate", type=float, help="Base rate of all trials.")
+    parser.add_argument("--processes", type=int, default=1, help="Trials at once, and cores that render.")
+    parser.add_argument("--ray", action="store_true", help="Make the trials on a Ray cluster.")
+    parser.add_argument("--seconds", type=float, help="Begin no trial that would end after so long.")
+    parser.add_argument("--probe", type=Path, help="Folder of the probe; else the bundled one.")
+    return parser
+
+
+def settings_of(given: argparse.Namespace) -> Settings | None:
+    """The settings that the command line asks for; None where it leaves them to the folder."""
+    changes = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name in ("characters", "seeds", "learning_rate")
+        if (value := getattr(given, name)) is not None
+    }
+    if given.step in ("prepare", "all") or given.reduced or given.dose or changes:
+        base = Settings.reduced() if given.reduced else Settings.dose_response() if given.dose else Settings()
+        return base.model_copy(update=changes)
+    return None
+
+
+def _run(given: argparse.Namespace) -> int:
+    layout = Layout(given.work)
+    if given.step == "unpack":
+        from onmodel.experiments.packing import unpack
+
+        unpack(given.place, given.work)
+        return 0
+    marker = given.work / "plan.json"
+    asked = None if marker.is_file() and given.step == "all" and not _named(given) else settings_of(given)
+    settings = claim(given.work, asked)
+    if given.step == "pack":
+        from onmodel.experiments.packing import pack
+
+        for line in pack(settings, layout, given.place):
+            console.print(line, highlight=False, markup=False)
+        return 0
+    for step in STEPS if given.step == "all" else (given.step,):
+        left = _step(step, given, settings, layout)
+        if left:
+            console.print(f"{left} trials are left; run the step make again", highlight=False)
+            return 0
+    return 0
+
+
+def _named(given: argparse.Namespace) -> bool:
+    return bool(given.reduced or given.dose or given.characters or given.seeds or given.learning_rate)
+
+
+def _step(step: str, given: argparse.Namespace, settings: Settings, layout: Layout) -> int:
+    """Run one step; returns how many trials are left to make."""
+    # Each brings along what it needs alone: make runs where there is neither Ray nor a service.
+    if step == "prepare":
+        from onmodel.experiments.packing import pack_sets
+        from onmodel.experiments.prepare import prepare
+
+        prepare(settings, layout, given.processes)
+        pack_sets(settings, layout)
+    elif step == "make":
+        from onmodel.experiments.make import in_processes, make
+
+        if given.ray:
+            from onmodel.experiments.ray_make import over_cluster
+
+            return make(settings, layout, over_cluster, given.seconds)
+        return make(settings, layout, in_processes(given.processes), given.seconds)
+    elif step == "judge":
+        from onmodel.experiments.judge import judge
+
+        judge(settings, layout, given.probe)
+    else:
+        from onmodel.experiments.report import write_report
+
+        console.print(f"{write_report(settings, layout)}", highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""The sets of the experiment, made by the product's own verbs from renders and rendered films."""
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onmodel.core.config import load
+from onmodel.core.errors import UserError
+from onmodel.core.files import folder_aside, write_text
+from onmodel.core.progress import bar, console
+from onmodel.core.vocabulary import ShotType
+from onmodel.dataset.analysis import Analysis, analyze
+from onmodel.dataset.folder import load_dataset
+from onmodel.experiments.copies import copy_small
+from onmodel.experiments.dose import make_dose_sets
+from onmodel.experiments.plan import Layout, Settings, Unit, trials_of, units_of
+from onmodel.toybox.character import HELD_OUT, random_character
+from onmodel.toybox.dataset import TRIAL_SHARES, Shares, make_dataset, make_places
+from onmodel.toybox.film import make_film
+from onmodel.toybox.models import MODEL_SIDE
+
+if TYPE_CHECKING:
+    from onmodel.film.cluster import Looking
+    from onmodel.serving.local import Services
+
+EVERY_FRAMING = Shares(close_up=0.25, medium=0.25, full_body=0.25, far=0.25)
+PEOPLE, THINGS = Shares(medium=0.4, full_body=0.6), Shares(full_body=1.0, occlusion=1.0)
+MATERIALS = ("backgrounds", "companions", "foregrounds")
+REFERENCES: dict[ShotType, int] = {ShotType.CLOSE_UP: 8, ShotType.FULL_BODY: 4}
+"""Pictures of the baseline's set that tell extraction and clustering whom to look for: all that its owner has."""
+FILM = "film.mp4"
+
+
+def prepare(settings: Settings, layout: Layout, processes: int) -> None:
+    """Make what there is not: renders and films on `processes` cores, then each unit's sets.
+
+    Raises:
+        UserError: a film shows too little of a character for strategy B.
+        ServiceError: the services fail.
+    """
+    _render_all(settings, layout, processes)
+    units = [unit for unit in units_of(settings) if not _is_whole(settings, layout, unit)]
+    if not units:
+        return
+    from onmodel.cli.measuring import measuring
+    from onmodel.detection.config import DetectorConfig
+    from onmodel.film.cluster import Looking
+    from onmodel.scoring.config import ScorerConfig
+
+    looking = Looking(DetectorConfig.preset("toybox"), ScorerConfig())
+    with measuring(None, "toybox", None, "toybox", None) as (services, _):
+        for unit in units:
+            console.print(f"{unit.name}: making its sets", highlight=False)
+            if settings.dose:
+                make_dose_sets(settings, layout, unit, services)
+                continue
+            maker = Maker(settings, layout, unit, services, looking)
+            maker.baseline()
+            if "a" in settings.strategies:
+                maker.augmented()
+            if {"b", "b_d"} & set(settings.strategies):
+                maker.extracted()
+    if "look" in vars(looking):
+        with closing(looking.look):  # pyright: ignore[reportArgumentType]
+            pass
+
+
+def _is_whole(settings: Settings, layout: Layout, unit: Unit) -> bool:
+    wanted = {trial.dataset for trial in trials_of(settings) if trial.unit == unit}
+    return all((layout.sets(unit) / name).is_dir() for name in wanted)
+
+
+# Renders, each a job that a process of a pool can do.
+
+
+def _render_all(settings: Settings, layout: Layout, processes: int) -> None:
+    with ProcessPoolExecutor(max(1, processes), mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(_render_materials, settings, layout, seed) for seed in settings.seeds
+                   if not settings.dose]  # fmt: skip
+        futures += [pool.submit(_render_unit, settings, layout, unit) for unit in units_of(settings)]
+        with bar("rendering", len(futures)) as shown:
+            for future in futures:
+                future.result()
+                shown.advance(1)
+
+
+def _render_materials(settings: Settings, layout: Layout, seed: int) -> None:
+    """Others, things in front and empty places, each a folder."""
+    folder, side, first = layout.materials(seed), settings.picture_side, 100 * seed + 50
+    _once(folder / "backgrounds", lambda out: make_places(out, settings.others, first, size=side))
+    for number, (kind, shares) in enumerate((("companions", PEOPLE), ("foregrounds", THINGS)), start=1):
+        _once(
+            folder / kind,
+            lambda out, shares=shares, number=number: make_dataset(
+                out, None, settings.others, shares, first + number, size=side
+            ),
+        )
+
+
+def _render_unit(settings: Settings, layout: Layout, unit: Unit) -> None:
+    """A unit's first set, held-back pictures, and the film of its character."""
+    who, seed, folder = HELD_OUT[unit.character], unit.own_seed, layout.unit(unit)
+    _once(
+        layout.held_back(unit),
+        lambda out: make_dataset(
+            out, who, settings.held_back, EVERY_FRAMING, seed + 10_000, size=MODEL_SIDE, trigger=unit.character
+        ),
+    )
+    if settings.dose:
+        return
+    _once(
+        folder / "baseline",
+        lambda out: make_dataset(
+            out, who, settings.pictures, TRIAL_SHARES, seed, size=settings.picture_side, trigger=unit.character
+        ),
+    )
+    if not (folder / FILM).is_file() and {"b", "b_d"} & set(settings.strategies):
+        other = random_character(np.random.default_rng([seed, 20_000]))
+        make_film(
+            folder / FILM, (who, other), seconds=settings.film_seconds, seed=seed, size=settings.film_side,
+            fps=settings.film_fps,
+        )  # fmt: skip
+
+
+def _once(folder: Path, fill: Callable[[Path], object]) -> None:
+    if not folder.is_dir():
+        with folder_aside(folder) as aside:
+            fill(aside)
+            # The truth is no part of what the product may know.
+            for truth in aside.glob("*.jsonl"):
+                truth.unlink()
+
+
+class Maker:
+    """Makes one unit's sets with the functions of the verbs."""
+
+    def __init__(
+        self, settings: Settings, layout: Layout, unit: Unit, services: "Services", looking: "Looking"
+    ) -> None:
+        self._settings, self._layout, self._unit = settings, layout, unit
+        self._services, self._looking = services, looking
+        self._folder = layout.unit(unit)
+
+    def baseline(self) -> None:
+        """The trial's own mix, as it is."""
+        self._copy("baseline", self._folder / "baseline")
+
+    def augmented(self) -> None:
+        """Strategy A: `onmodel augment --strategy balanced` with materials of all three kinds."""
+        from onmodel.dataset.augment import augment
+        from onmodel.dataset.materials import scenery_of
+        from onmodel.detection.config import DetectorConfig
+
+        target = self._folder / "a"
+        if not target.is_dir():
+            dataset, analysis = load_dataset(self._folder / "baseline"), self._analysis(self._folder / "baseline")
+            backgrounds, companions, foregrounds = (
+                [self._layout.materials(self._unit.seed) / kind] for kind in MATERIALS
+            )
+            detector = DetectorConfig.preset("toybox")
+            scenery = scenery_of(
+                dataset, analysis, (backgrounds, companions, foregrounds), False, self._services, detector
+            )
+            augment(
+                dataset, analysis, target, scenery=scenery, verify=self._services.detection.detect,
+                sees_things_in_front=bool(detector.occluder_classes), seed=self._unit.own_seed,
+            )  # fmt: skip
+        self._copy("a", target)
+
+    def extracted(self) -> None:
+        """Strategy B: what is missing from a film, of that the character's cluster, merged to the target mix."""
+        from onmodel.dataset.composition import load_composition
+        from onmodel.dataset.merge import merge
+        from onmodel.film.cluster import ClusterConfig, cluster
+        from onmodel.film.cluster_output import write
+
+        target = self._folder / "b"
+        if not target.is_dir():
+            frames, clusters = self._frames(), self._folder / "clusters"
+            found = cluster(
+                load_dataset(frames), self._looking, ClusterConfig(),
+                references={self._unit.character: self._references()},
+            )  # fmt: skip
+            write(found, load_dataset(frames), clusters, self._looking.detector)
+            ours = clusters / self._unit.character
+            if not ours.is_dir():
+                raise UserError(
+                    f"{clusters}: no cluster of the film's frames is {self._unit.character}; lengthen the film"
+                )
+            folders = (self._folder / "baseline", ours)
+            merge(
+                [load_dataset(folder) for folder in folders],
+                [self._analysis(folder) for folder in folders],
+                load_composition("default").scaled(self._settings.merged),
+                target,
+            )
+        self._copy("b", target)
+
+    def _frames(self) -> Path:
+        """What the film shows of the shot types that the baseline's set lacks."""
+        from onmodel.dataset.recommended import RECOMMENDED
+        from onmodel.detection.config import DetectorConfig
+        from onmodel.film.extract import extract
+        from onmodel.film.profile import plan
+
+        # Deficits of a set of the size that is wanted, so that no more is looked for than can be used.
+        wanted = RECOMMENDED.model_copy(update={"target_size": self._settings.merged})
+        lacking = analyze(load_dataset(self._folder / "baseline"), self._services, recommended=wanted)
+        who = HELD_OUT[self._unit.character]
+        out = self._folder / "frames"
+        extract(
+            [self._folder / FILM], plan(lacking), out, self._looking.look, reference=self._references(),
+            knows_occluders=bool(DetectorConfig.preset("toybox").occluder_classes),
+            trigger=f"{self._unit.character}, a {who.noun}",
+        )  # fmt: skip
+        return out
+
+    def _references(self) -> Path:
+        """The baseline's clearest pictures of the character, by its analysis."""
+        folder = self._folder / "references" / self._unit.character
+        if not folder.is_dir():
+            source = self._folder / "baseline"
+            rows = self._analysis(source).rows
+            with folder_aside(folder) as aside:
+                for shot, count in REFERENCES.items():
+                    able = [row for row in rows if row.shot_type is shot and len(row.instances) == 1]
+                    for row in able[:count]:
+                        shutil.copyfile(source / row.file, aside / row.file)
+        return folder
+
+    def _analysis(self, folder: Path) -> Analysis:
+        """What `onmodel analyze` says of a set, kept beside it."""
+        kept = folder.parent / f"{folder.name}.analysis.json"
+        if not kept.is_file():
+            analysis = analyze(load_dataset(folder), self._services)
+            write_text(kept, analysis.model_dump_json(indent=1) + "\n")
+        return load(Analysis, kept)
+
+    def _copy(self, name: str, source: Path) -> None:
+        target = self._layout.sets(self._unit) / name
+        if not target.is_dir():
+            copy_small(load_dataset(source), self._analysis(source), target, MODEL_SIDE)

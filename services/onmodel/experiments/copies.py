@@ -33,7 +33,7 @@ def copy_small(dataset: Dataset, analysis: "Analysis", folder: Path, side: int) 
             name = dataset.relative(picture)
             target = (aside / name).with_suffix(".webp")
             target.parent.mkdir(parents=True, exist_ok=True)
-            cut_to(picture, side).save(target, "WEBP", lossless=True, quality=100, method=6)
+            cut_to(picture, side).save(target, "WEBP", lossless=True, quality=100, method=4)
             target.with_suffix(".txt").write_text("\n".join((picture.caption, *picture.variants)) + "\n", "utf-8")
             row = rows[name]
             labels.append(

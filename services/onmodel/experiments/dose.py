@@ -2,20 +2,17 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from onmodel.core.files import folder_aside
 from onmodel.core.vocabulary import ShotType
-from onmodel.dataset.analysis import analyze
+from onmodel.dataset.analysis import HasDetection, analyze
 from onmodel.dataset.folder import load_dataset
 from onmodel.experiments.copies import copy_small
 from onmodel.experiments.plan import DOSES, Layout, Settings, Unit
 from onmodel.toybox.character import HELD_OUT
 from onmodel.toybox.dataset import BALANCED_SHARES, Shares, make_dataset
 from onmodel.toybox.models import MODEL_SIDE
-
-if TYPE_CHECKING:
-    from onmodel.serving.local import Services
 
 SHOTS: Final[tuple[str, ...]] = tuple(shot.value for shot in ShotType if shot is not ShotType.UNCLASSIFIED)
 
@@ -32,7 +29,7 @@ def dosed(category: str, per_cent: int) -> Shares:
     return dataclasses.replace(BALANCED_SHARES, **changed)
 
 
-def make_dose_sets(settings: Settings, layout: Layout, unit: Unit, services: "Services") -> None:
+def make_dose_sets(settings: Settings, layout: Layout, unit: Unit, services: HasDetection) -> None:
     """A unit's sets, one for each category and share."""
     for number, category in enumerate(settings.dose):
         for share in DOSES:
@@ -43,7 +40,7 @@ def make_dose_sets(settings: Settings, layout: Layout, unit: Unit, services: "Se
 
 
 def _make(
-    settings: Settings, unit: Unit, source: Path, target: Path, shares: Shares, seed: int, services: "Services"
+    settings: Settings, unit: Unit, source: Path, target: Path, shares: Shares, seed: int, services: HasDetection
 ) -> None:
     if not source.is_dir():
         with folder_aside(source) as aside:

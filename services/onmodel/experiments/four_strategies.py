@@ -1,6 +1,6 @@
 """The experiment of docs/experiment.md: six trials for each character and seed, judged by truth and by the product.
 
-    python -m onmodel.experiments.four_strategies WORK [--step prepare|make|judge|report|all] [--reduced] [--dose]
+    python -m onmodel.experiments.four_strategies WORK [--step prepare|rate|make|judge|report|all] [--reduced] [--dose]
         [--processes N] [--ray] [--seconds S] [--characters zibo mirel] [--seeds 1 2]
     python -m onmodel.experiments.four_strategies WORK --step pack OUT
     python -m onmodel.experiments.four_strategies WORK --step unpack OUT
@@ -18,7 +18,7 @@ from onmodel.core.errors import OnModelError, exit_code
 from onmodel.core.progress import console
 from onmodel.experiments.plan import Layout, Settings, claim
 
-STEPS = ("prepare", "make", "judge", "report")
+STEPS = ("prepare", "rate", "make", "judge", "report")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,14 +98,8 @@ def _step(step: str, given: argparse.Namespace, settings: Settings, layout: Layo
 
         prepare(settings, layout, given.processes)
         pack_sets(settings, layout)
-    elif step == "make":
-        from onmodel.experiments.make import in_processes, make
-
-        if given.ray:
-            from onmodel.experiments.ray_make import over_cluster
-
-            return make(settings, layout, over_cluster, given.seconds)
-        return make(settings, layout, in_processes(given.processes), given.seconds)
+    elif step in ("rate", "make"):
+        return _make(step, given, settings, layout)
     elif step == "judge":
         from onmodel.experiments.judge import judge
 
@@ -115,6 +109,26 @@ def _step(step: str, given: argparse.Namespace, settings: Settings, layout: Layo
 
         console.print(f"{write_report(settings, layout)}", highlight=False)
     return 0
+
+
+def _make(step: str, given: argparse.Namespace, settings: Settings, layout: Layout) -> int:
+    from onmodel.experiments.make import in_processes, jobs_of, make, rate_jobs
+    from onmodel.experiments.rate import choose, with_rate
+
+    run = in_processes(given.processes)
+    if given.ray:
+        from onmodel.experiments.ray_make import over_cluster
+
+        run = over_cluster
+    if step == "make":
+        return make(layout, jobs_of(with_rate(settings, layout), layout), run, given.seconds)
+    if settings.dose or given.learning_rate is not None:
+        return 0
+    left = make(layout, rate_jobs(settings, layout), run, given.seconds)
+    if not left:
+        best = choose(layout)
+        console.print(f"base learning rate {best.rate:g}, held-back loss {best.loss:.4f}", highlight=False)
+    return left
 
 
 if __name__ == "__main__":

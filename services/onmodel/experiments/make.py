@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 
 from onmodel import __version__
 from onmodel.core.config import Config, load_whole
-from onmodel.core.errors import OnModelError, ResourceError, UserError
+from onmodel.core.errors import InternalError, OnModelError, ResourceError, UserError
 from onmodel.core.files import folder_aside, write_text
 from onmodel.core.progress import bar, console
 from onmodel.experiments.copies import categories_in
 from onmodel.experiments.plan import Layout, Settings, TrialPlan, config_of, suite_for, trials_of
+from onmodel.experiments.rate import RATES, tried, try_rate
 
 if TYPE_CHECKING:
     from onmodel.evaluation.generate import DrawingModel
@@ -52,22 +53,27 @@ class Made(Config):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One trial, or with none the pictures of the base model for a character."""
+    """One trial; or the pictures of the base model for a character; or a trial of a learning rate."""
 
     settings: Settings
     work: Path
     character: str
-    trial: TrialPlan | None
+    trial: TrialPlan | None = None
+    rate: float | None = None
 
     @property
     def name(self) -> str:
         """For a person."""
+        if self.rate is not None:
+            return f"learning rate {self.rate:g}"
         return f"base model for {self.character}" if self.trial is None else self.trial.name
 
     @property
     def made(self) -> bool:
         """Whether it lies there whole."""
         layout = Layout(self.work)
+        if self.rate is not None:
+            return tried(layout, self.rate) is not None
         if self.trial is None:
             return (layout.pictures(self.character) / RECORD).is_file()
         return read_made(layout, self.trial) is not None
@@ -86,17 +92,22 @@ def jobs_of(settings: Settings, layout: Layout) -> list[Job]:
         character = trial.unit.character
         if character not in seen:
             seen.add(character)
-            jobs.append(Job(settings, layout.work, character, None))
+            jobs.append(Job(settings, layout.work, character))
         jobs.append(Job(settings, layout.work, character, trial))
     return jobs
+
+
+def rate_jobs(settings: Settings, layout: Layout) -> list[Job]:
+    """One for each learning rate that is tried."""
+    return [Job(settings, layout.work, "", rate=rate) for rate in RATES]
 
 
 Run = Callable[[list[Job], Callable[[], bool]], Iterator[tuple[Job, float | OnModelError]]]
 """Does jobs, asking before each whether to go on; yields each with its seconds, or what went wrong."""
 
 
-def make(settings: Settings, layout: Layout, run: Run, seconds: float | None = None) -> int:
-    """Do all jobs that are not done; returns how many are left.
+def make(layout: Layout, jobs: Sequence[Job], run: Run, seconds: float | None = None) -> int:
+    """Do all of `jobs` that are not done; returns how many are left.
 
     Args:
         run: does them, here in processes or on a cluster.
@@ -107,10 +118,10 @@ def make(settings: Settings, layout: Layout, run: Run, seconds: float | None = N
         OnModelError: what the first job that failed was stopped by; the others are done all the same.
     """
     started = time.monotonic()
-    left = [job for job in jobs_of(settings, layout) if not job.made]
+    left = [job for job in jobs if not job.made]
     for job in left:
-        folder = None if job.trial is None else layout.sets(job.trial.unit) / job.trial.dataset
-        if folder is not None and not folder.is_dir():
+        folder = layout.sets(job.trial.unit) / job.trial.dataset if job.trial is not None else layout.work / "sets"
+        if not folder.is_dir():
             raise UserError(f"{folder}: is missing; run the step prepare first, or unpack its sets")
     longest, failed = 0.0, list[OnModelError]()
 
@@ -138,12 +149,15 @@ def in_processes(count: int) -> Run:
             return
         # Read by the processes when they load their libraries: kernels are small, and there is one process a core.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        # Nothing is looked for on a hub; without a network that would take its time.
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
         rest = list(jobs)
         pending: dict[Future[float], Job] = {}
         with ProcessPoolExecutor(min(count, len(jobs)), mp_context=get_context("spawn"), initializer=_quiet) as pool:
             while rest or pending:
                 while rest and len(pending) < count and go_on():
-                    pending[pool.submit(do, rest[0])] = rest.pop(0)
+                    job = rest.pop(0)
+                    pending[pool.submit(do, job)] = job
                 if not pending:
                     return
                 done, _ = wait(pending, return_when=FIRST_COMPLETED)
@@ -166,8 +180,6 @@ def _quiet() -> None:
 
     console.quiet = True
     torch.set_num_threads(1)
-    # Nothing is looked for on a hub; without a network that would take its time.
-    os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 _kept: "list[Pipelines]" = []
@@ -175,10 +187,22 @@ _kept: "list[Pipelines]" = []
 
 
 def do(job: Job) -> float:
-    """Do one job in this process; the seconds that it took."""
+    """Do one job in this process; the seconds that it took. Raises OnModelError."""
+    try:
+        return _do(job)
+    except (OnModelError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        # A fault in one trial is told with the others' results, and does not cost them.
+        raise InternalError(f"{job.name}: {type(error).__name__}: {error}") from error
+
+
+def _do(job: Job) -> float:
     started = time.monotonic()
     layout = Layout(job.work)
-    if job.trial is None:
+    if job.rate is not None:
+        try_rate(job.settings, layout, job.rate)
+    elif job.trial is None:
         draw_base(job.settings, layout, job.character)
     else:
         make_trial(job.settings, layout, job.trial)

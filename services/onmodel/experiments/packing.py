@@ -8,6 +8,7 @@ from onmodel.core.errors import NotFoundError, UserError
 from onmodel.core.files import content_hash, write_aside, write_text
 from onmodel.experiments.make import RECORD, jobs_of, read_made
 from onmodel.experiments.plan import PLAN_FILE, Layout, Settings
+from onmodel.experiments.rate import RATE_FILE
 
 SETS_FILE = "sets.tar.xz"
 PACKED_FILE = "packed.txt"
@@ -88,7 +89,8 @@ def _pieces(settings: Settings, layout: Layout) -> Iterator[tuple[str, list[Path
             continue
         if job.trial is None:
             folder = layout.pictures(job.character)
-            yield f"base:{job.character}", [folder / RECORD, *sorted(folder.glob("base-*/img_*.png"))]
+            rate = [file for file in (layout.work / RATE_FILE,) if file.is_file()]
+            yield f"base:{job.character}", [*rate, folder / RECORD, *sorted(folder.glob("base-*/img_*.png"))]
             continue
         made = read_made(layout, job.trial)
         assert made is not None

@@ -1,39 +1,49 @@
 """The sets of the experiment, made by the product's own verbs from renders and rendered films."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onmodel.common.convert import ModelInfo
 from onmodel.core.config import load
-from onmodel.core.errors import UserError
+from onmodel.core.errors import ImageError, UserError
 from onmodel.core.files import folder_aside, write_text
+from onmodel.core.images import RGB, decode
 from onmodel.core.progress import bar, console
 from onmodel.core.vocabulary import ShotType
 from onmodel.dataset.analysis import Analysis, analyze
+from onmodel.dataset.augment import augment
+from onmodel.dataset.composition import load_composition
+from onmodel.dataset.facts import Outcome
 from onmodel.dataset.folder import load_dataset
+from onmodel.dataset.materials import scenery_of
+from onmodel.dataset.merge import merge
+from onmodel.dataset.recommended import RECOMMENDED
+from onmodel.detection.config import DetectorConfig
 from onmodel.experiments.copies import copy_small
 from onmodel.experiments.dose import make_dose_sets
 from onmodel.experiments.plan import Layout, Settings, Unit, trials_of, units_of
+from onmodel.experiments.rate import render_rate_set
+from onmodel.film.cluster import ClusterConfig, Looking, cluster
+from onmodel.film.cluster_output import write
+from onmodel.film.extract import extract
+from onmodel.film.profile import plan
+from onmodel.scoring.config import ScorerConfig
 from onmodel.toybox.character import HELD_OUT, random_character
 from onmodel.toybox.dataset import TRIAL_SHARES, Shares, make_dataset, make_places
 from onmodel.toybox.film import make_film
 from onmodel.toybox.models import MODEL_SIDE
 
-if TYPE_CHECKING:
-    from onmodel.film.cluster import Looking
-    from onmodel.serving.local import Services
-
 EVERY_FRAMING = Shares(close_up=0.25, medium=0.25, full_body=0.25, far=0.25)
 PEOPLE, THINGS = Shares(medium=0.4, full_body=0.6), Shares(full_body=1.0, occlusion=1.0)
 MATERIALS = ("backgrounds", "companions", "foregrounds")
-REFERENCES: dict[ShotType, int] = {ShotType.CLOSE_UP: 8, ShotType.FULL_BODY: 4}
-"""Pictures of the baseline's set that tell extraction and clustering whom to look for: all that its owner has."""
+REFERENCES = 12
+"""Close-ups of the baseline's set that tell extraction and clustering whom to look for: what its owner has most of.
+With full bodies among them, extraction takes some characters for two."""
 FILM = "film.mp4"
 
 
@@ -42,33 +52,53 @@ def prepare(settings: Settings, layout: Layout, processes: int) -> None:
 
     Raises:
         UserError: a film shows too little of a character for strategy B.
-        ServiceError: the services fail.
     """
     _render_all(settings, layout, processes)
     units = [unit for unit in units_of(settings) if not _is_whole(settings, layout, unit)]
     if not units:
         return
-    from onmodel.cli.measuring import measuring
-    from onmodel.detection.config import DetectorConfig
-    from onmodel.film.cluster import Looking
-    from onmodel.scoring.config import ScorerConfig
+    eyes = Eyes()
+    for unit in units:
+        console.print(f"{unit.name}: making its sets", highlight=False)
+        if settings.dose:
+            make_dose_sets(settings, layout, unit, eyes)
+            continue
+        maker = Maker(settings, layout, unit, eyes)
+        maker.baseline()
+        if "a" in settings.strategies:
+            maker.augmented()
+        if {"b", "b_d"} & set(settings.strategies):
+            maker.extracted()
 
-    looking = Looking(DetectorConfig.preset("toybox"), ScorerConfig())
-    with measuring(None, "toybox", None, "toybox", None) as (services, _):
-        for unit in units:
-            console.print(f"{unit.name}: making its sets", highlight=False)
-            if settings.dose:
-                make_dose_sets(settings, layout, unit, services)
-                continue
-            maker = Maker(settings, layout, unit, services, looking)
-            maker.baseline()
-            if "a" in settings.strategies:
-                maker.augmented()
-            if {"b", "b_d"} & set(settings.strategies):
-                maker.extracted()
-    if "look" in vars(looking):
-        with closing(looking.look):  # pyright: ignore[reportArgumentType]
-            pass
+
+class Eyes:
+    """The detector that `extract` and `cluster` load into this process, asked as the detection service is."""
+
+    def __init__(self) -> None:
+        self.config = DetectorConfig.preset("toybox")
+        self.looking = Looking(self.config, ScorerConfig())
+
+    @property
+    def detection(self) -> "Eyes":
+        """Itself."""
+        return self
+
+    def model_info(self) -> ModelInfo:
+        """What facts are kept under."""
+        return self.looking.look.detector
+
+    def detect(self, images: Sequence[bytes], *, advance: Callable[[int], object] | None = None) -> list[Outcome]:
+        """What is in each picture, or why it cannot be read; `advance` is called with their number."""
+        found: list[Outcome | RGB] = []
+        for data in images:
+            try:
+                found.append(decode(data))
+            except ImageError as error:
+                found.append(error)
+        seen = iter(self.looking.look.detect([image for image in found if isinstance(image, np.ndarray)]))
+        if advance is not None:
+            advance(len(images))
+        return [next(seen) if isinstance(each, np.ndarray) else each for each in found]
 
 
 def _is_whole(settings: Settings, layout: Layout, unit: Unit) -> bool:
@@ -83,6 +113,7 @@ def _render_all(settings: Settings, layout: Layout, processes: int) -> None:
     with ProcessPoolExecutor(max(1, processes), mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(_render_materials, settings, layout, seed) for seed in settings.seeds
                    if not settings.dose]  # fmt: skip
+        futures.append(pool.submit(render_rate_set, settings, layout))
         futures += [pool.submit(_render_unit, settings, layout, unit) for unit in units_of(settings)]
         with bar("rendering", len(futures)) as shown:
             for future in futures:
@@ -140,11 +171,8 @@ def _once(folder: Path, fill: Callable[[Path], object]) -> None:
 class Maker:
     """Makes one unit's sets with the functions of the verbs."""
 
-    def __init__(
-        self, settings: Settings, layout: Layout, unit: Unit, services: "Services", looking: "Looking"
-    ) -> None:
-        self._settings, self._layout, self._unit = settings, layout, unit
-        self._services, self._looking = services, looking
+    def __init__(self, settings: Settings, layout: Layout, unit: Unit, eyes: Eyes) -> None:
+        self._settings, self._layout, self._unit, self._eyes = settings, layout, unit, eyes
         self._folder = layout.unit(unit)
 
     def baseline(self) -> None:
@@ -153,41 +181,31 @@ class Maker:
 
     def augmented(self) -> None:
         """Strategy A: `onmodel augment --strategy balanced` with materials of all three kinds."""
-        from onmodel.dataset.augment import augment
-        from onmodel.dataset.materials import scenery_of
-        from onmodel.detection.config import DetectorConfig
-
         target = self._folder / "a"
         if not target.is_dir():
             dataset, analysis = load_dataset(self._folder / "baseline"), self._analysis(self._folder / "baseline")
             backgrounds, companions, foregrounds = (
                 [self._layout.materials(self._unit.seed) / kind] for kind in MATERIALS
             )
-            detector = DetectorConfig.preset("toybox")
             scenery = scenery_of(
-                dataset, analysis, (backgrounds, companions, foregrounds), False, self._services, detector
+                dataset, analysis, (backgrounds, companions, foregrounds), False, self._eyes, self._eyes.config
             )
             augment(
-                dataset, analysis, target, scenery=scenery, verify=self._services.detection.detect,
-                sees_things_in_front=bool(detector.occluder_classes), seed=self._unit.own_seed,
+                dataset, analysis, target, scenery=scenery, verify=self._eyes.detect,
+                sees_things_in_front=bool(self._eyes.config.occluder_classes), seed=self._unit.own_seed,
             )  # fmt: skip
         self._copy("a", target)
 
     def extracted(self) -> None:
         """Strategy B: what is missing from a film, of that the character's cluster, merged to the target mix."""
-        from onmodel.dataset.composition import load_composition
-        from onmodel.dataset.merge import merge
-        from onmodel.film.cluster import ClusterConfig, cluster
-        from onmodel.film.cluster_output import write
-
         target = self._folder / "b"
         if not target.is_dir():
             frames, clusters = self._frames(), self._folder / "clusters"
             found = cluster(
-                load_dataset(frames), self._looking, ClusterConfig(),
+                load_dataset(frames), self._eyes.looking, ClusterConfig(),
                 references={self._unit.character: self._references()},
             )  # fmt: skip
-            write(found, load_dataset(frames), clusters, self._looking.detector)
+            write(found, load_dataset(frames), clusters, self._eyes.looking.detector)
             ours = clusters / self._unit.character
             if not ours.is_dir():
                 raise UserError(
@@ -204,19 +222,14 @@ class Maker:
 
     def _frames(self) -> Path:
         """What the film shows of the shot types that the baseline's set lacks."""
-        from onmodel.dataset.recommended import RECOMMENDED
-        from onmodel.detection.config import DetectorConfig
-        from onmodel.film.extract import extract
-        from onmodel.film.profile import plan
-
         # Deficits of a set of the size that is wanted, so that no more is looked for than can be used.
         wanted = RECOMMENDED.model_copy(update={"target_size": self._settings.merged})
-        lacking = analyze(load_dataset(self._folder / "baseline"), self._services, recommended=wanted)
+        lacking = analyze(load_dataset(self._folder / "baseline"), self._eyes, recommended=wanted)
         who = HELD_OUT[self._unit.character]
         out = self._folder / "frames"
         extract(
-            [self._folder / FILM], plan(lacking), out, self._looking.look, reference=self._references(),
-            knows_occluders=bool(DetectorConfig.preset("toybox").occluder_classes),
+            [self._folder / FILM], plan(lacking), out, self._eyes.looking.look, reference=self._references(),
+            knows_occluders=bool(self._eyes.config.occluder_classes),
             trigger=f"{self._unit.character}, a {who.noun}",
         )  # fmt: skip
         return out
@@ -228,17 +241,16 @@ class Maker:
             source = self._folder / "baseline"
             rows = self._analysis(source).rows
             with folder_aside(folder) as aside:
-                for shot, count in REFERENCES.items():
-                    able = [row for row in rows if row.shot_type is shot and len(row.instances) == 1]
-                    for row in able[:count]:
-                        shutil.copyfile(source / row.file, aside / row.file)
+                able = [row for row in rows if row.shot_type is ShotType.CLOSE_UP and len(row.instances) == 1]
+                for row in able[:REFERENCES]:
+                    shutil.copyfile(source / row.file, aside / row.file)
         return folder
 
     def _analysis(self, folder: Path) -> Analysis:
         """What `onmodel analyze` says of a set, kept beside it."""
         kept = folder.parent / f"{folder.name}.analysis.json"
         if not kept.is_file():
-            analysis = analyze(load_dataset(folder), self._services)
+            analysis = analyze(load_dataset(folder), self._eyes)
             write_text(kept, analysis.model_dump_json(indent=1) + "\n")
         return load(Analysis, kept)
 

@@ -36,7 +36,8 @@ def over_cluster(jobs: list[Job], go_on: Callable[[], bool]) -> Iterator[tuple[J
         try:
             while rest or pending:
                 while rest and len(pending) < most and go_on():
-                    pending[task.remote(rest[0])] = rest.pop(0)
+                    job = rest.pop(0)
+                    pending[task.remote(job)] = job
                 if not pending:
                     return
                 (ready, *_), _ = ray.wait(list(pending), num_returns=1)

@@ -16,14 +16,14 @@ from pathlib import Path
 
 from onmodel.core.errors import OnModelError, exit_code
 from onmodel.core.progress import console
-from onmodel.experiments.plan import Layout, Settings, claim
+from onmodel.experiments.plan import PLAN_FILE, Layout, Settings, claim
 
 STEPS = ("prepare", "rate", "make", "judge", "report")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a step, or all; returns the process's exit code."""
-    given = _parser().parse_args(arguments)
+    given = _parser().parse_intermixed_args(arguments)
     try:
         return _run(given)
     except OnModelError as error:
@@ -55,10 +55,11 @@ def settings_of(given: argparse.Namespace) -> Settings | None:
         for name in ("characters", "seeds", "learning_rate")
         if (value := getattr(given, name)) is not None
     }
-    if given.step in ("prepare", "all") or given.reduced or given.dose or changes:
-        base = Settings.reduced() if given.reduced else Settings.dose_response() if given.dose else Settings()
-        return base.model_copy(update=changes)
-    return None
+    new = not (given.work / PLAN_FILE).exists() and given.step in ("prepare", "all")
+    if not (new or given.reduced or given.dose or changes):
+        return None
+    base = Settings.reduced() if given.reduced else Settings.dose_response() if given.dose else Settings()
+    return base.model_copy(update=changes)
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -68,9 +69,7 @@ def _run(given: argparse.Namespace) -> int:
 
         unpack(given.place, given.work)
         return 0
-    marker = given.work / "plan.json"
-    asked = None if marker.is_file() and given.step == "all" and not _named(given) else settings_of(given)
-    settings = claim(given.work, asked)
+    settings = claim(given.work, settings_of(given))
     if given.step == "pack":
         from onmodel.experiments.packing import pack
 
@@ -85,10 +84,6 @@ def _run(given: argparse.Namespace) -> int:
     return 0
 
 
-def _named(given: argparse.Namespace) -> bool:
-    return bool(given.reduced or given.dose or given.characters or given.seeds or given.learning_rate)
-
-
 def _step(step: str, given: argparse.Namespace, settings: Settings, layout: Layout) -> int:
     """Run one step; returns how many trials are left to make."""
     # Each brings along what it needs alone: make runs where there is neither Ray nor a service.
@@ -97,7 +92,7 @@ def _step(step: str, given: argparse.Namespace, settings: Settings, layout: Layo
         from onmodel.experiments.prepare import prepare
 
         prepare(settings, layout, given.processes)
-        pack_sets(settings, layout)
+        pack_sets(layout)
     elif step in ("rate", "make"):
         return _make(step, given, settings, layout)
     elif step == "judge":

@@ -1,7 +1,7 @@
 """Tar files through narrow doors: the sets to a machine that trains, what was made back from it."""
 
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from onmodel.core.errors import NotFoundError, UserError
@@ -17,10 +17,9 @@ MOST_BYTES = 15 * 2**20
 """Of one tar file."""
 MOST_FILES = 6
 MOST_TOTAL = 57 * 10**6
-_BLOCK = 512
 
 
-def pack_sets(settings: Settings, layout: Layout) -> Path:
+def pack_sets(layout: Layout) -> Path:
     """Write the sets that all trials are trained on, with the settings, to `WORK/sets.tar.xz`; equal files once."""
     target = layout.work / SETS_FILE
     files = [layout.work / PLAN_FILE, *sorted(f for f in (layout.work / "sets").rglob("*") if f.is_file())]
@@ -66,7 +65,9 @@ def pack(settings: Settings, layout: Layout, out: Path | None) -> list[str]:
     known = layout.work / PACKED_FILE
     before = set(known.read_text(encoding="utf-8").split()) if known.is_file() else set[str]()
     pieces = [(name, files) for name, files in _pieces(settings, layout) if name not in before]
-    tars, left = _fill(pieces)
+    # A tar file ends on a multiple of its record.
+    room = MOST_BYTES - 2 * tarfile.RECORDSIZE
+    tars, left = _fill([(name, _size(files)) for name, files in pieces], most_bytes=room, most_total=MOST_TOTAL)
     lines: list[str] = []
     for number, names in enumerate(tars):
         target = out / f"made_{number}.tar"
@@ -106,18 +107,23 @@ def _pieces(settings: Settings, layout: Layout) -> Iterator[tuple[str, list[Path
 
 
 def _size(files: Iterable[Path]) -> int:
-    return sum(_BLOCK + -(-file.stat().st_size // _BLOCK) * _BLOCK for file in files)
+    return sum(tarfile.BLOCKSIZE + -(-file.stat().st_size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE for file in files)
 
 
-def _fill(pieces: list[tuple[str, list[Path]]]) -> tuple[list[list[str]], list[str]]:
-    """Names by tar file, each piece in the first that has room, and those that none has room for."""
+def _fill(
+    pieces: Sequence[tuple[str, int]], *, most_bytes: int, most_total: int
+) -> tuple[list[list[str]], list[str]]:  # fmt: skip
+    """Names by tar file, each piece in the first that has room, and those that none has room for.
+
+    `pieces` are names with their bytes; a tar file takes `most_bytes`, and all of them `most_total`.
+    """
     tars: list[list[str]] = []
     sizes: list[int] = []
     left: list[str] = []
-    for name, files in pieces:
-        size = _size(files)
-        place = next((n for n, used in enumerate(sizes) if used + size <= MOST_BYTES - 2 * 10_240), None)
-        if sum(sizes) + size > MOST_TOTAL or (place is None and (len(tars) == MOST_FILES or size > MOST_BYTES)):
+    for name, size in pieces:
+        place = next((n for n, used in enumerate(sizes) if used + size <= most_bytes), None)
+        room = place is not None or (len(tars) < MOST_FILES and size <= most_bytes)
+        if not room or sum(sizes) + size > most_total:
             left.append(name)
             continue
         if place is None:

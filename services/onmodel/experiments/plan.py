@@ -77,7 +77,7 @@ class Settings(Config):
         """Everything small: shows that each step works, and claims nothing."""
         return cls(
             characters=("zibo",), seeds=(1,), strategies=("baseline", "b_d"), pictures=48, held_back=16, others=4,
-            film_seconds=30.0, merged=60, steps=40, prompts=1, sampling_steps=8,
+            film_seconds=60.0, merged=60, steps=40, prompts=1, sampling_steps=8,
         )  # fmt: skip
 
     @classmethod

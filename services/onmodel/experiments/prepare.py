@@ -10,7 +10,7 @@ import numpy as np
 
 from onmodel.common.convert import ModelInfo
 from onmodel.core.config import load
-from onmodel.core.errors import ImageError, UserError
+from onmodel.core.errors import ImageError
 from onmodel.core.files import folder_aside, write_text
 from onmodel.core.images import RGB, decode
 from onmodel.core.progress import bar, console
@@ -30,7 +30,8 @@ from onmodel.experiments.plan import Layout, Settings, Unit, trials_of, units_of
 from onmodel.experiments.rate import render_rate_set
 from onmodel.film.cluster import ClusterConfig, Looking, cluster
 from onmodel.film.cluster_output import write
-from onmodel.film.extract import extract
+from onmodel.film.extract import ExtractConfig, extract
+from onmodel.film.identity import IdentityConfig
 from onmodel.film.profile import plan
 from onmodel.scoring.config import ScorerConfig
 from onmodel.toybox.character import HELD_OUT, random_character
@@ -41,9 +42,11 @@ from onmodel.toybox.models import MODEL_SIDE
 EVERY_FRAMING = Shares(close_up=0.25, medium=0.25, full_body=0.25, far=0.25)
 PEOPLE, THINGS = Shares(medium=0.4, full_body=0.6), Shares(full_body=1.0, occlusion=1.0)
 MATERIALS = ("backgrounds", "companions", "foregrounds")
-REFERENCES = 12
-"""Close-ups of the baseline's set that tell extraction and clustering whom to look for: what its owner has most of.
-With full bodies among them, extraction takes some characters for two."""
+REFERENCES: dict[ShotType, int] = {ShotType.CLOSE_UP: 8, ShotType.FULL_BODY: 8}
+"""Most pictures of the baseline's set that tell extraction and clustering whom to look for: all that its owner has."""
+ONE_CHARACTER = 2.0
+"""`two_characters_gap` of extraction, so that it refuses no references: close-ups and full bodies of one character
+are taken for two by the bundled scorer. Clustering has no such setting, and is given close-ups alone."""
 FILM = "film.mp4"
 
 
@@ -51,7 +54,7 @@ def prepare(settings: Settings, layout: Layout, processes: int) -> None:
     """Make what there is not: renders and films on `processes` cores, then each unit's sets.
 
     Raises:
-        UserError: a film shows too little of a character for strategy B.
+        UserError: a film shows nothing of a character.
     """
     _render_all(settings, layout, processes)
     units = [unit for unit in units_of(settings) if not _is_whole(settings, layout, unit)]
@@ -203,15 +206,12 @@ class Maker:
             frames, clusters = self._frames(), self._folder / "clusters"
             found = cluster(
                 load_dataset(frames), self._eyes.looking, ClusterConfig(),
-                references={self._unit.character: self._references()},
+                references={self._unit.character: self._references(ShotType.CLOSE_UP)},
             )  # fmt: skip
             write(found, load_dataset(frames), clusters, self._eyes.looking.detector)
+            # Extraction goes by likeness already; where no cluster is like the references, that alone decides.
             ours = clusters / self._unit.character
-            if not ours.is_dir():
-                raise UserError(
-                    f"{clusters}: no cluster of the film's frames is {self._unit.character}; lengthen the film"
-                )
-            folders = (self._folder / "baseline", ours)
+            folders = (self._folder / "baseline", ours if ours.is_dir() else frames)
             merge(
                 [load_dataset(folder) for folder in folders],
                 [self._analysis(folder) for folder in folders],
@@ -228,22 +228,24 @@ class Maker:
         who = HELD_OUT[self._unit.character]
         out = self._folder / "frames"
         extract(
-            [self._folder / FILM], plan(lacking), out, self._eyes.looking.look, reference=self._references(),
+            [self._folder / FILM], plan(lacking), out, self._eyes.looking.look, reference=self._references(*REFERENCES),
             knows_occluders=bool(self._eyes.config.occluder_classes),
+            config=ExtractConfig(identity=IdentityConfig(two_characters_gap=ONE_CHARACTER)),
             trigger=f"{self._unit.character}, a {who.noun}",
         )  # fmt: skip
         return out
 
-    def _references(self) -> Path:
-        """The baseline's clearest pictures of the character, by its analysis."""
-        folder = self._folder / "references" / self._unit.character
+    def _references(self, *shots: ShotType) -> Path:
+        """The baseline's clearest pictures of the character in some shot types, by its analysis."""
+        folder = self._folder / f"references_{'_'.join(shots)}" / self._unit.character
         if not folder.is_dir():
             source = self._folder / "baseline"
             rows = self._analysis(source).rows
             with folder_aside(folder) as aside:
-                able = [row for row in rows if row.shot_type is ShotType.CLOSE_UP and len(row.instances) == 1]
-                for row in able[:REFERENCES]:
-                    shutil.copyfile(source / row.file, aside / row.file)
+                for shot in shots:
+                    able = [row for row in rows if row.shot_type is shot and len(row.instances) == 1]
+                    for row in able[: REFERENCES[shot]]:
+                        shutil.copyfile(source / row.file, aside / row.file)
         return folder
 
     def _analysis(self, folder: Path) -> Analysis:

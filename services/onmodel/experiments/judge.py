@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from onmodel.experiments.probe import PROBE, load_probe
+from onmodel.experiments.truth import asked_framing, on_model
 
 from onmodel.core.config import Config, validate
 from onmodel.core.errors import UserError
@@ -23,7 +25,6 @@ from onmodel.experiments.make import Made, read_made
 from onmodel.experiments.plan import Layout, Settings, TrialPlan, suite_for, trials_of
 from onmodel.toybox.character import HELD_OUT
 
-BUNDLED_PROBE = Path(__file__).with_name("probe")
 PRODUCT = ("on_model", "identity", "consistency", "found", "framing", "memorisation")
 """The product's figures that are kept, by scenario."""
 
@@ -76,7 +77,7 @@ def judge(settings: Settings, layout: Layout, probe: Path | None) -> Figures:
     if not made:
         raise UserError(f"{layout.work}: no trial is made yet; run the step make first")
     tasks = {trial.name: task_of(settings, layout, trial, found) for trial, found in made}
-    pictures = tuple(_by_truth([trial for trial, _ in made], tasks, probe or BUNDLED_PROBE))
+    pictures = tuple(_by_truth([trial for trial, _ in made], tasks, probe or PROBE))
     scenarios, measured_with = _by_product(settings, layout, [trial for trial, _ in made], tasks)
     first = made[0][1]
     facts: dict[str, Any] = {
@@ -148,9 +149,6 @@ def _pictures_of(folder: Path) -> tuple[Path, ...]:
 
 
 def _by_truth(trials: Sequence[TrialPlan], tasks: dict[str, Task], probe: Path) -> Iterator[PictureFigure]:
-    from onmodel.experiments.probe import load_probe
-    from onmodel.experiments.truth import asked_framing, on_model
-
     reader = load_probe(probe)
     with bar("Reading pictures", len(trials)) as shown:
         for trial in trials:

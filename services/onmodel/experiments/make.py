@@ -135,7 +135,8 @@ def make(layout: Layout, jobs: Sequence[Job], run: Run, seconds: float | None = 
                 console.print(f"{job.name}: {came}", style="red", highlight=False, markup=False)
                 continue
             longest = max(longest, came)
-            shown.advance(1, f"{job.name} in {came:.0f} s")
+            shown.advance(1)
+            console.print(f"{job.name}: {came:.0f} s", highlight=False, markup=False)
     if failed:
         raise failed[0]
     return sum(not job.made for job in left)

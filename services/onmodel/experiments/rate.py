@@ -13,10 +13,11 @@ from typing import Any, Final
 import numpy as np
 
 from onmodel.core.config import Config, load, load_whole, validate
-from onmodel.core.files import folder_aside, write_text
+from onmodel.core.files import file_hash, folder_aside, write_text
+from onmodel.dataset.labels import Label, write_labels
 from onmodel.experiments.plan import Layout, Settings
 from onmodel.toybox.character import random_character
-from onmodel.toybox.dataset import BALANCED_SHARES, make_dataset
+from onmodel.toybox.dataset import BALANCED_SHARES, TRUTH_FILE, make_dataset
 from onmodel.toybox.models import MODEL_SIDE
 from onmodel.training.config import TrainConfig
 
@@ -46,9 +47,18 @@ def render_rate_set(settings: Settings, layout: Layout) -> None:
     if not folder.is_dir():
         who = random_character(np.random.default_rng(SEED))
         with folder_aside(folder) as aside:
-            make_dataset(aside, who, settings.pictures, BALANCED_SHARES, SEED, size=MODEL_SIDE, trigger=TRIGGER)
-            for truth in aside.glob("*.jsonl"):
-                truth.unlink()
+            truths = make_dataset(
+                aside, who, settings.pictures, BALANCED_SHARES, SEED, size=MODEL_SIDE, trigger=TRIGGER
+            )  # fmt: skip
+            (aside / TRUTH_FILE).unlink()
+            # Pictures are held back evenly over the categories; that needs to be known of them, and no more.
+            labels = [
+                Label(
+                    file=file.name, hash=file_hash(file), shot_type=truth.shot_type, attributes=tuple(truth.attributes)
+                )
+                for file, truth in zip(sorted(aside.glob("*.png")), truths, strict=True)
+            ]
+            write_labels(aside, labels)
 
 
 def try_rate(settings: Settings, layout: Layout, rate: float) -> Rate:

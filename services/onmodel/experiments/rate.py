@@ -54,7 +54,10 @@ def render_rate_set(settings: Settings, layout: Layout) -> None:
             # Pictures are held back evenly over the categories; that needs to be known of them, and no more.
             labels = [
                 Label(
-                    file=file.name, hash=file_hash(file), shot_type=truth.shot_type, attributes=tuple(truth.attributes)
+                    file=file.name,
+                    hash=file_hash(file),
+                    shot_type=truth.shot_type,
+                    attributes=tuple(sorted(truth.attributes)),
                 )
                 for file, truth in zip(sorted(aside.glob("*.png")), truths, strict=True)
             ]

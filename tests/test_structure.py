@@ -27,7 +27,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {*LOOKING, "dataset", "training"},
     "ablation": TRYING,
     "diagnosis": {*TRYING, "curation", "film"},
-    "experiments": {"core", "toybox"},
     "cli": {*TRYING, "ablation", "curation", "diagnosis", "doctor", "film", "jobs"},
     # Uses the product as its users do.
     "experiments": {*TRYING, "cli", "film"},

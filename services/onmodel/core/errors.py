@@ -13,7 +13,10 @@ OnModelError                       exit  gRPC
 The text of an OnModelError is one or two sentences for a person: which file or key, why, and what to do.
 """
 
-import grpc
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import grpc
 
 
 class OnModelError(Exception):
@@ -53,21 +56,21 @@ class InternalError(OnModelError):
 
 
 # Looked up along the exception's method resolution order, so a subclass inherits its parent's row.
-CODES: dict[type[BaseException], tuple[int, grpc.StatusCode]] = {
-    NotFoundError: (2, grpc.StatusCode.NOT_FOUND),
-    ForbiddenError: (2, grpc.StatusCode.PERMISSION_DENIED),
-    ConflictError: (2, grpc.StatusCode.ALREADY_EXISTS),
-    UserError: (2, grpc.StatusCode.INVALID_ARGUMENT),
-    ImageError: (2, grpc.StatusCode.INVALID_ARGUMENT),
-    ResourceError: (3, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    ServiceError: (4, grpc.StatusCode.UNAVAILABLE),
-    TimeoutError: (4, grpc.StatusCode.DEADLINE_EXCEEDED),
-    KeyboardInterrupt: (130, grpc.StatusCode.CANCELLED),
-    BaseException: (1, grpc.StatusCode.INTERNAL),
+CODES: dict[type[BaseException], tuple[int, str]] = {
+    NotFoundError: (2, "NOT_FOUND"),
+    ForbiddenError: (2, "PERMISSION_DENIED"),
+    ConflictError: (2, "ALREADY_EXISTS"),
+    UserError: (2, "INVALID_ARGUMENT"),
+    ImageError: (2, "INVALID_ARGUMENT"),
+    ResourceError: (3, "RESOURCE_EXHAUSTED"),
+    ServiceError: (4, "UNAVAILABLE"),
+    TimeoutError: (4, "DEADLINE_EXCEEDED"),
+    KeyboardInterrupt: (130, "CANCELLED"),
+    BaseException: (1, "INTERNAL"),
 }
 
 
-def _codes(error: BaseException) -> tuple[int, grpc.StatusCode]:
+def _codes(error: BaseException) -> tuple[int, str]:
     for kind in type(error).__mro__:
         if kind in CODES:
             return CODES[kind]
@@ -79,6 +82,8 @@ def exit_code(error: BaseException) -> int:
     return _codes(error)[0]
 
 
-def status_code(error: BaseException) -> grpc.StatusCode:
+def status_code(error: BaseException) -> "grpc.StatusCode":
     """gRPC status code for `error`."""
-    return _codes(error)[1]
+    import grpc  # here alone: training raises these errors too, and speaks to no service
+
+    return grpc.StatusCode[_codes(error)[1]]

@@ -5,7 +5,7 @@ One JSON object a line: `file` (path below the folder), `hash` (SHA-256 of the p
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,14 @@ class Label(Config):
     """None = not corrected."""
     attributes: tuple[Attribute, ...] | None = None
     """All that are true of the picture, () where none is; None = not corrected."""
+
+    @property
+    def categories(self) -> tuple[str, ...] | None:
+        """The categories that the picture counts in, sorted; None where the label does not say it all."""
+        if self.shot_type is None or self.attributes is None:
+            return None
+        shot = () if self.shot_type is ShotType.UNCLASSIFIED else (self.shot_type.value,)
+        return tuple(sorted({*shot, *(attribute.value for attribute in self.attributes)}))
 
 
 def read_labels(folder: Path) -> dict[str, Label]:
@@ -64,6 +72,17 @@ def _parse(line: str, path: Path, number: int) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f'{path}: line {number} must be an object with "file" and "hash"; mend that line')
     return value
+
+
+def labelled_categories(folder: Path, contents: Collection[str]) -> dict[str, tuple[str, ...]] | None:
+    """Content hash -> categories of a set that is labelled whole, which then needs no analysis; None of any other.
+
+    Raises UserError as `read_labels`.
+    """
+    labels = read_labels(folder)
+    found = {content: labels[content].categories for content in contents if content in labels}
+    whole = {content: categories for content, categories in found.items() if categories is not None}
+    return whole if contents and len(whole) == len(set(contents)) else None
 
 
 def write_labels(folder: Path, labels: Iterable[Label]) -> None:

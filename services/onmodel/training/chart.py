@@ -13,10 +13,16 @@ SMOOTHING = 0.9
 
 
 def write_loss_chart(path: Path, steps: Sequence[Mapping[str, Any]]) -> None:
-    """Draw loss, its moving mean and the learning rate over the optimizer steps. Nothing is written for no steps."""
+    """Draw loss, its moving mean and the learning rate over the optimizer steps.
+
+    Nothing is written for no steps, or where matplotlib is missing: a machine that only trains has no need of it.
+    """
     if not steps:
         return
-    from matplotlib.figure import Figure
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
 
     x = [step["step"] for step in steps]
     y = np.array([step["loss"] for step in steps])

@@ -8,6 +8,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +20,15 @@ from onmodel.core.errors import ImageError, NotFoundError, UserError
 from onmodel.core.files import content_hash, file_hash
 from onmodel.core.images import SUFFIXES
 from onmodel.core.masks import character_mask
-from onmodel.dataset.facts import Facts
-from onmodel.detection.convert import Detected
 from onmodel.training.buckets import cut_to_bucket
 from onmodel.training.config import DataSection
 from onmodel.training.data import Barrier, TrainingData
 from onmodel.training.job import TrainingPicture
 from onmodel.training.objective import resized_mask
 from onmodel.training.store import ArrayCache, kept_on_the_way
+
+if TYPE_CHECKING:
+    from onmodel.detection.convert import Detected
 
 Values = npt.NDArray[np.uint8]
 """uint8 (height, width): 255 where the picture counts fully."""
@@ -59,6 +61,8 @@ def check_masks(data: DataSection, pictures: Sequence[TrainingPicture]) -> None:
     folder = data.source.parent if data.source.is_file() else data.source
     if all(picture.alpha_mask for picture in pictures):
         return
+    from onmodel.dataset.facts import Facts  # brings pyarrow along, which training without masks has no need of
+
     if not Facts.open(folder).models:
         raise UserError(
             f"`masked_loss`: where the character is in the pictures of {folder} is not known yet; run "
@@ -156,8 +160,11 @@ class _Source:
         return _character(images.load(picture.path), found)
 
 
-def known_instances(source: Path) -> dict[str, Detected]:
+def known_instances(source: Path) -> "dict[str, Detected]":
     """What the last analysis of a dataset found, by content hash of the picture."""
+    from onmodel.dataset.facts import Facts
+    from onmodel.detection.convert import Detected
+
     facts = Facts.open(source.parent if source.is_file() else source)
     if not facts.models:
         return {}
@@ -165,7 +172,7 @@ def known_instances(source: Path) -> dict[str, Detected]:
     return {key[0]: found for key, found in facts.items() if key[1:] == model and isinstance(found, Detected)}
 
 
-def _character(image: images.RGB, found: Detected) -> Values | None:
+def _character(image: images.RGB, found: "Detected") -> Values | None:
     main = found.decision.main
     assert main is not None
     detections = found.detections

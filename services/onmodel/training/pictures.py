@@ -9,7 +9,7 @@ from pathlib import Path
 from onmodel.core.errors import UserError
 from onmodel.core.files import content_hash, write_text
 from onmodel.dataset.folder import Picture
-from onmodel.dataset.known import known_categories
+from onmodel.dataset.labels import labelled_categories
 from onmodel.training.config import DataSection, TrainConfig
 from onmodel.training.job import TrainingPicture
 from onmodel.training.sources import hash_or_empty, training_pictures
@@ -40,13 +40,24 @@ def _categorised(pictures: list[TrainingPicture], config: TrainConfig) -> list[T
         return pictures
     source = config.data.source
     folder = source.parent if source.is_file() else source
-    known = known_categories(folder, {picture.hash for picture in pictures if picture.hash})
+    known = _known(folder, {picture.hash for picture in pictures if picture.hash})
     if known is None and mixed:
         raise UserError(
             f"{folder}: the mix of stage `{mixed[0]}` goes by what is in each picture, and the set, or some picture in "
             f"it, has not been analysed; run `onmodel analyze {source}` first"
         )
     return [replace(picture, categories=(known or {}).get(picture.hash, ())) for picture in pictures]
+
+
+def _known(folder: Path, contents: set[str]) -> dict[str, tuple[str, ...]] | None:
+    """Content hash -> categories: as a person labelled them, or else as an analysis found them."""
+    known = labelled_categories(folder, contents)
+    if known is None:
+        # Here alone: it brings along what reads tables, which a set that is labelled whole has no need of.
+        from onmodel.dataset.known import known_categories
+
+        known = known_categories(folder, contents)
+    return known
 
 
 def hold_back(pictures: Sequence[TrainingPicture], config: TrainConfig) -> list[TrainingPicture]:

@@ -1,0 +1,297 @@
+"""The report of the experiment: the table, the claims with their verdicts, the correlation, figures and pictures."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onmodel.core.errors import UserError
+from onmodel.core.files import write_text
+from onmodel.core.markdown import plain
+from onmodel.core.vocabulary import CATEGORIES
+from onmodel.dataset.recommended import LABELS
+from onmodel.experiments.dose_report import dose_sections
+from onmodel.experiments.figures import bars, contact_sheet
+from onmodel.experiments.hypotheses import Finding, Measured, judge_all
+from onmodel.experiments.judge import Figures, PictureFigure, read_figures
+from onmodel.experiments.plan import STRATEGIES, TITLES, Layout, Settings
+from onmodel.experiments.statistics import DRAWS, LEVELS, Array, Estimate, bootstrap, estimate, means, spearman
+
+NAME = "four_strategies"
+FIGURE, SHEET = "shares.svg", "pictures.png"
+
+
+def write_report(settings: Settings, layout: Layout) -> Path:
+    """Write `report/<name>.md`, `.json` and figures from `figures.jsonl`; the Markdown file.
+
+    Raises:
+        UserError: nothing is judged yet, or no unit has all its trials.
+    """
+    figures = read_figures(layout)
+    name = "dose_response" if settings.dose else NAME
+    target = layout.report / f"{name}.md"
+    if settings.dose:
+        sections, facts = dose_sections(settings, figures, layout.report)
+    else:
+        sections, facts = _strategies(settings, layout, figures)
+    write_text(layout.report / f"{name}.json", json.dumps(_plain(facts), indent=1) + "\n")
+    write_text(target, "\n\n".join(sections) + "\n")
+    return target
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return None if math.isnan(value) or math.isinf(value) else round(value, 5)
+    return value
+
+
+def _strategies(settings: Settings, layout: Layout, figures: Figures) -> tuple[list[str], dict[str, Any]]:
+    trials = [trial for trial in STRATEGIES if trial in settings.strategies]
+    shares, units = tensor(figures.pictures, trials)
+    characters = [character for character, _ in units]
+    measured = Measured(
+        tuple(trials), means(shares, characters), bootstrap(shares, characters), _correlation(figures, units, trials)
+    )
+    findings = judge_all(measured)
+    series = {
+        TITLES[trial]: [estimate(*measured.of(trial, scenario)) for scenario in (*CATEGORIES, None)]
+        for trial in trials
+    }  # fmt: skip
+    bars(layout.report / FIGURE, [_label(name) for name in (*CATEGORIES, None)], series)
+    drawn = contact_sheet(layout, settings, units[0], trials, layout.report / SHEET)
+    sections = [
+        "# The four strategies: what came of it",
+        _about(settings, figures, units),
+        "## Pictures on model, by truth",
+        _shares_table(measured),
+        f"![Shares of pictures on model by scenario and trial, with 95 % intervals]({FIGURE})",
+        "## Against the baseline",
+        _gains_table(measured),
+        "## The claims",
+        _claims_table(findings),
+        "## Consistency and truth",
+        _correlation_text(figures, units, trials, measured.correlation),
+    ]
+    if drawn:
+        sections += ["## Pictures", f"![{drawn}]({SHEET})", drawn]
+    facts = {
+        "settings": settings.model_dump(),
+        "units": units,
+        "draws": DRAWS,
+        "shares": {
+            trial: {_key(scenario): asdict(estimate(*measured.of(trial, scenario))) for scenario in (*CATEGORIES, None)}
+            for trial in trials
+        },
+        "claims": [asdict(finding) for finding in findings],
+        **figures.facts,
+    }
+    return sections, facts
+
+
+def tensor(
+    pictures: Iterable[PictureFigure], trials: Sequence[str]
+) -> tuple[Array, list[tuple[str, int]]]:  # fmt: skip
+    """Shares (T, U, K, P) of on-model pictures by prompt, and the units that have all `trials`, by name.
+
+    Raises UserError where no unit has.
+    """
+    values: dict[tuple[str, str, int, str], dict[int, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for row in pictures:
+        values[row.trial, row.character, row.seed, row.scenario][row.prompt].append(row.on_model)
+    every = sorted({(character, seed) for _, character, seed, _ in values})
+    units = [unit for unit in every if all((trial, *unit, CATEGORIES[0]) in values for trial in trials)]
+    if not units:
+        raise UserError("no unit has all its trials judged; run the steps make and judge again")
+    return (
+        np.array(
+            [
+                [
+                    [[np.mean(hits) for _, hits in sorted(values[trial, *unit, scenario].items())]
+                     for scenario in CATEGORIES]
+                    for unit in units
+                ]
+                for trial in trials
+            ]
+        ),
+        units,
+    )  # fmt: skip
+
+
+def pairs(
+    figures: Figures, units: Sequence[tuple[str, int]], trials: Sequence[str], figure: str = "consistency"
+) -> dict[str, tuple[list[float], list[float]]]:
+    """By character: a product's figure and the true share, over all trials and scenarios that have both."""
+    hits: dict[tuple[str, int, str, str], list[bool]] = defaultdict(list)
+    for row in figures.pictures:
+        hits[row.character, row.seed, row.trial, row.scenario].append(row.on_model)
+    found: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
+    for row in figures.scenarios:
+        value = row.figures.get(figure)
+        if (row.character, row.seed) in set(units) and row.trial in trials and value is not None:
+            said, true = found[row.character]
+            said.append(value)
+            true.append(float(np.mean(hits[row.character, row.seed, row.trial, row.scenario])))
+    return dict(found)
+
+
+def _correlation(
+    figures: Figures, units: Sequence[tuple[str, int]], trials: Sequence[str], figure: str = "consistency"
+) -> Estimate | None:
+    """Spearman's correlation of a product's figure and truth; its interval from drawing trials with scenarios anew."""
+    sides = pairs(figures, units, trials, figure)
+    said = [value for first, _ in sides.values() for value in first]
+    true = [value for _, second in sides.values() for value in second]
+    if len(said) < 3:
+        return None
+    value = spearman(said, true)
+    if math.isnan(value):
+        return None
+    rng = np.random.default_rng(0)
+    rows = rng.integers(len(said), size=(2000, len(said)))
+    draws = np.array([spearman([said[i] for i in row], [true[i] for i in row]) for row in rows.tolist()])
+    return estimate(value, draws[~np.isnan(draws)])
+
+
+def _correlation_text(
+    figures: Figures, units: Sequence[tuple[str, int]], trials: Sequence[str], overall: Estimate | None
+) -> str:
+    if overall is None:
+        return "Too few figures for a correlation."
+    lines = [
+        "Spearman's correlation of each of the product's figures with the true share, over all trials and scenarios "
+        "(intervals from drawing these anew; they are not independent, so intervals are too narrow):",
+        "",
+        "| figure | correlation | 95 % |",
+        "|---|---|---|",
+    ]
+    for figure in sorted({name for row in figures.scenarios for name in row.figures}):
+        found = _correlation(figures, units, trials, figure)
+        if found is not None:
+            low, high = found.intervals["95"]
+            lines.append(f"| {figure.replace('_', ' ')} | {found.value:.2f} | {low:.2f} to {high:.2f} |")
+    return "\n".join(lines)
+
+
+def _key(scenario: str | None) -> str:
+    return scenario or "all"
+
+
+def _label(scenario: str | None) -> str:
+    return "all" if scenario is None else LABELS[scenario]
+
+
+def _about(settings: Settings, figures: Figures, units: Sequence[tuple[str, int]]) -> str:
+    seeds: dict[str, list[int]] = defaultdict(list)
+    for character, seed in units:
+        seeds[character].append(seed)
+    who = "; ".join(f"{character} with seeds {', '.join(map(str, own))}" for character, own in seeds.items())
+    facts = figures.facts
+    return (
+        f"{len(units)} units: {who}. {len(settings.strategies)} trials each, {settings.steps} steps of "
+        f"{settings.batch_size} pictures, rank {settings.rank}, base rate {settings.learning_rate:g}; "
+        f"{len(figures.pictures)} pictures judged in all. Trained and drawn on {', '.join(facts['devices'])} in "
+        f"{facts['training_s'] + facts['drawing_s']:.0f} s of single trials. Base model {facts['base_hash'][:12]}, "
+        f"{', '.join(f'{name} {version}' for name, version in facts['versions'].items())}."
+    )
+
+
+def _per_cent(value: float) -> str:
+    return f"{100 * value:.0f}"
+
+
+def _range(found: Estimate, level: str) -> str:
+    low, high = found.intervals[level]
+    return f"{100 * low:.0f} to {100 * high:.0f}"
+
+
+def _shares_table(measured: Measured) -> str:
+    return _table(measured, lambda trial, scenario: estimate(*measured.of(trial, scenario)), measured.trials)
+
+
+def _table(measured: Measured, figure: Any, trials: Sequence[str]) -> str:
+    names = (*CATEGORIES, None)
+    lines = [
+        "Per cent, with 95 % intervals and in brackets 99.3 % ones.",
+        "",
+        f"| trial | {' | '.join(_label(name) for name in names)} |",
+        f"|---|{'---|' * len(names)}",
+    ]
+    for trial in trials:
+        cells: list[str] = []
+        for name in names:
+            found = figure(trial, name)
+            cells.append(f"**{_per_cent(found.value)}** {_range(found, '95')} ({_range(found, '99.3')})")
+        lines.append(f"| {TITLES[trial]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _gains_table(measured: Measured) -> str:
+    others = [trial for trial in measured.trials if trial != "baseline"]
+    if "baseline" not in measured.trials or not others:
+        return "There is no baseline to compare with."
+    names = (*CATEGORIES, None)
+    lines = [
+        "Points that a trial has more than the baseline, with 95 % intervals and in brackets 99.3 % ones; behind the "
+        "semicolon the same over the baseline's share.",
+        "",
+        f"| trial | {' | '.join(_label(name) for name in names)} |",
+        f"|---|{'---|' * len(names)}",
+    ]
+    for trial in others:
+        cells: list[str] = []
+        for name in names:
+            gain, relative = measured.gain("baseline", trial, name), measured.relative("baseline", trial, name)
+            over = "no share" if relative is None else f"{100 * relative.value:+.0f} %"
+            cells.append(
+                f"**{100 * gain.value:+.0f}** {_range(gain, '95')} ({_range(gain, '99.3')}); {over}"
+            )  # fmt: skip
+        lines.append(f"| {TITLES[trial]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _claims_table(findings: Sequence[Finding]) -> str:
+    lines = [
+        "| | claim | measured | 95 % | 99.3 % | verdict | at 99.3 % |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for found in findings:
+        lines.append(
+            f"| {found.name} | {plain(found.claim)} | {_figure(found)} | "
+            f"{' | '.join(_ends(found, level) for level in LEVELS)} | "
+            f"{' | '.join(found.verdicts[level].value for level in LEVELS)} |"
+        )
+    return "\n".join(lines)
+
+
+def _figure(found: Finding) -> str:
+    if found.gain is None:
+        return ""
+    if found.name == "H7":
+        return f"{found.gain.value:.2f}"
+    text = f"{100 * found.gain.value:+.0f} points"
+    if found.relative is not None:
+        text += f", {100 * found.relative.value:+.0f} %"
+    return "; ".join((text, *found.notes))
+
+
+def _ends(found: Finding, level: str) -> str:
+    if found.gain is None:
+        return ""
+    low, high = found.gain.intervals[level]
+    if found.name == "H7":
+        return f"{low:.2f} to {high:.2f}"
+    text = f"{100 * low:+.0f} to {100 * high:+.0f}"
+    if found.relative is not None:
+        low, high = found.relative.intervals[level]
+        text += f" points, {100 * low:+.0f} to {100 * high:+.0f} %"
+    return text

@@ -1,0 +1,162 @@
+"""Intervals of known data, and the rules by which claims count as shown or failing."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onmodel.core.vocabulary import CATEGORIES
+from onmodel.experiments import hypotheses as claims
+from onmodel.experiments.hypotheses import Measured, Verdict, judge_all
+from onmodel.experiments.statistics import LEVELS, Array, Estimate, bootstrap, estimate, means, spearman
+
+CHARACTERS = ["a", "a", "b", "b", "c", "c"]
+
+
+def shares(rng: np.random.Generator, trials: int = 2, prompts: int = 4) -> Array:
+    return rng.integers(0, 3, size=(trials, len(CHARACTERS), len(CATEGORIES), prompts)) / 2.0
+
+
+@given(st.floats(0, 1))
+@settings(max_examples=20, deadline=None)
+def test_what_does_not_vary_has_no_width(value: float) -> None:
+    constant = np.full((1, 6, 7, 3), value)
+    drawn = bootstrap(constant, CHARACTERS, count=50)
+    assert drawn.shape == (50, 1, 7)
+    np.testing.assert_allclose(drawn, value, atol=1e-12)
+    np.testing.assert_allclose(means(constant, CHARACTERS), value, atol=1e-12)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=15, deadline=None)
+def test_draws_stay_within_what_there_is_and_repeat(seed: int) -> None:
+    data = shares(np.random.default_rng(seed))
+    drawn = bootstrap(data, CHARACTERS, count=60, seed=seed)
+    assert (drawn >= data.min(axis=(1, 3))[None] - 1e-12).all()
+    assert (drawn <= data.max(axis=(1, 3))[None] + 1e-12).all()
+    np.testing.assert_array_equal(drawn, bootstrap(data, CHARACTERS, count=60, seed=seed))
+
+
+@given(st.integers(0, 10_000), st.floats(0.05, 0.5))
+@settings(max_examples=15, deadline=None)
+def test_differences_are_taken_within_a_unit(seed: int, more: float) -> None:
+    """A trial that is better by the same in every prompt is better by that in every draw, however much units differ."""
+    data = shares(np.random.default_rng(seed), trials=1)
+    drawn = bootstrap(np.concatenate([data, data + more]), CHARACTERS, count=60)
+    np.testing.assert_allclose(drawn[:, 1] - drawn[:, 0], more, atol=1e-12)
+
+
+def test_the_spread_is_that_of_characters_not_of_pictures() -> None:
+    """Three characters at 0, 0.5 and 1: the mean of three drawn ones has a variance of 1/18, whatever their prompts."""
+    data = np.zeros((1, 6, 7, 5))
+    data[:, 2:4] = 0.5
+    data[:, 4:] = 1.0
+    drawn = bootstrap(data, CHARACTERS, count=4000)[:, 0, 0]
+    assert np.isclose(drawn.var(), 1 / 18, rtol=0.1)
+    assert np.isclose(drawn.mean(), 0.5, atol=0.02)
+
+
+def test_characters_with_fewer_seeds_count_as_much() -> None:
+    data = np.zeros((1, 4, 7, 2))
+    data[:, 3] = 1.0
+    owners = ["a", "a", "a", "b"]
+    assert np.allclose(means(data, owners), 0.5)
+    assert np.isclose(bootstrap(data, owners, count=4000).mean(), 0.5, atol=0.02)
+
+
+def test_intervals_nest_and_hold_the_middle() -> None:
+    found = estimate(0.0, np.random.default_rng(0).normal(size=4000))
+    (low, high), (lower, higher) = found.intervals["95"], found.intervals["99.3"]
+    assert lower < low < 0 < high < higher
+    assert np.isclose(high, 1.96, atol=0.15)
+    assert list(found.intervals) == list(LEVELS)
+
+
+def test_intervals_of_normal_units_hold_the_truth_as_often_as_they_say() -> None:
+    """Of one unit a character, the draws are those of a plain bootstrap over nine units: a little too narrow."""
+    rng = np.random.default_rng(3)
+    owners = [f"c{n}" for n in range(9)]
+    held = 0
+    for number in range(120):
+        data = 0.5 + 0.1 * rng.normal(size=(1, 9, 1, 1)) * np.ones((1, 9, 1, 4))
+        low, high = estimate(0.0, bootstrap(data, owners, count=400, seed=number)[:, 0, 0]).intervals["95"]
+        held += low <= 0.5 <= high
+    assert 0.80 <= held / 120 <= 0.99
+
+
+def test_rank_correlation() -> None:
+    assert spearman([1, 2, 3, 4], [10, 20, 25, 90]) == pytest.approx(1)
+    assert spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
+    assert math.isnan(spearman([1, 1, 1], [1, 2, 3]))
+
+
+def figure(value: float, low: float, high: float) -> Estimate:
+    return Estimate(value, dict.fromkeys(LEVELS, (low, high)))
+
+
+@pytest.mark.parametrize(
+    ("gain", "relative", "wanted"),
+    [
+        (figure(0.20, 0.10, 0.30), 0.80, Verdict.SHOWN),
+        (figure(0.20, 0.10, 0.30), 0.50, Verdict.OPEN),
+        (figure(0.20, 0.10, 0.30), 0.34, Verdict.FAILED),
+        (figure(0.20, -0.01, 0.40), 0.80, Verdict.FAILED),
+        # Much of nearly nothing.
+        (figure(0.02, 0.01, 0.03), 4.00, Verdict.OPEN),
+        (figure(-0.2, -0.3, -0.1), -0.2, Verdict.FAILED),
+    ],
+)
+def test_relative_gains(gain: Estimate, relative: float, wanted: Verdict) -> None:
+    assert claims.relative_verdict(gain, relative, "95", shown=0.70, failing=0.35) is wanted
+
+
+@pytest.mark.parametrize(
+    ("gain", "wanted"),
+    [
+        (figure(0.25, 0.05, 0.40), Verdict.SHOWN),
+        (figure(0.15, 0.05, 0.40), Verdict.OPEN),
+        (figure(0.25, -0.05, 0.40), Verdict.FAILED),
+    ],
+)
+def test_close_ups_against_the_rest(gain: Estimate, wanted: Verdict) -> None:
+    assert claims.close_up_verdict(gain, "95") is wanted
+
+
+def test_other_rules() -> None:
+    assert claims.two_sided(figure(0.1, 0.01, 0.2), "95") is Verdict.SHOWN
+    assert claims.two_sided(figure(0.1, 0.00, 0.2), "95") is Verdict.FAILED
+    assert [claims.correlation_verdict(value) for value in (0.8, 0.79, 0.5, 0.49, math.nan)] == [
+        Verdict.SHOWN, Verdict.OPEN, Verdict.OPEN, Verdict.FAILED, Verdict.FAILED,
+    ]  # fmt: skip
+
+
+def measured(of: dict[str, float]) -> Measured:
+    """Trials that have the same share in every prompt, in every scenario but close-ups, where it is 0.9."""
+    values = np.array([[[[0.9 if name == "close_up" else share] * 2 for name in CATEGORIES]] * 6
+                       for share in of.values()])  # fmt: skip
+    return Measured(
+        tuple(of), means(values, CHARACTERS), bootstrap(values, CHARACTERS, count=100), figure(0.6, 0.5, 0.7)
+    )
+
+
+def test_every_claim_of_the_plan_is_judged() -> None:
+    found = {f.name: f for f in judge_all(measured({"baseline": 0.3, "a": 0.42, "b": 0.6, "c": 0.3, "d": 0.3,
+                                                    "b_d": 0.9}))}  # fmt: skip
+    verdicts = {name: each.verdicts["95"] for name, each in found.items()}
+    assert verdicts == {
+        "H1": Verdict.SHOWN, "H2": Verdict.SHOWN, "H3": Verdict.SHOWN, "H4": Verdict.SHOWN, "H5": Verdict.FAILED,
+        "H6": Verdict.SHOWN, "H7": Verdict.OPEN,
+    }  # fmt: skip
+    assert found["H2"].relative is not None
+    assert found["H2"].relative.value == pytest.approx(0.4)
+    assert found["H1"].gain is not None
+    assert found["H1"].gain.value == pytest.approx(0.6)
+
+
+def test_a_gain_over_nothing_has_no_percentage_and_needs_its_points() -> None:
+    found = {f.name: f for f in judge_all(measured({"baseline": 0.0, "a": 0.5}))}
+    assert found["H2"].relative is None
+    assert found["H2"].verdicts["95"] is Verdict.SHOWN
+    assert found["H3"].verdicts["95"] is Verdict.NOT_MEASURED

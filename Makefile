@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
+COMPILED := $(VENV)/.compiled
 TEST_PROCESSES ?= 2
 # Debian's names of what runs need (libraries that OpenCV loads) and what tests need besides;
 # installed only where we may (root, apt-get) and where they are missing.
@@ -25,7 +26,7 @@ endef
 
 .PHONY: setup debian-run debian-test debian-node node-test demo test lint audit check bench contracts clean
 
-setup: debian-run $(STAMP)
+setup: debian-run $(STAMP) $(COMPILED)
 
 debian-run:
 	$(call debian,$(DEBIAN_RUN),run)
@@ -52,6 +53,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade >/dev/null
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[dev,ultralytics]'
+	@touch $@
+
+# What is imported is compiled once (uv, unlike pip, leaves that out): where PYTHONDONTWRITEBYTECODE is set, every process
+# would compile all of torch and diffusers again, which takes as long as importing them. Some packages bring
+# templates that are no Python; they do not compile, and nothing needs them to.
+$(COMPILED): $(STAMP)
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib/python3.*/site-packages services >/dev/null 2>&1 || true
 	@touch $@
 
 demo: setup

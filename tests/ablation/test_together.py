@@ -27,7 +27,7 @@ from .conftest import Make, Write
 ABLATION = """
 include_base = true
 threads = 1
-stalled_after_s = 90
+stalled_after_s = 45
 [[variant]]
 name = "killed"
 network = {network_dim = 8}
@@ -140,7 +140,7 @@ def test_a_killed_driver_and_ill_variants_cost_the_others_nothing(
         "rate": Status.FINISHED,
     }
     assert "Lower learning_rate" in (found["bad"].reason or "")
-    assert "no step and no other progress for 90 s" in (found["hangs"].reason or "")
+    assert "no step and no other progress for 45 s" in (found["hangs"].reason or "")
     killed = record_of(ablation, "killed")
     assert killed is not None
     assert killed.starts == 2

@@ -77,9 +77,11 @@ audit: setup
 check: lint audit
 
 # Two at a time, a file each: most tests that start a cluster wait half their time. One thread each, since two
-# processes with two threads each are slower on two cores.
+# processes with two threads each are slower on two cores; and where a trial takes all cores by itself, its threads
+# sleep while they wait for each other: with more threads than cores they would spin in each other's way (six steps
+# of training on two busy cores: 9 s so, 84 to 104 s else).
 test: setup debian-test node-test lint
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # Every benchmark prints `name | value | target | met`; ratios against a peer or a limit, taken in one run.
 bench: setup

@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
+COMPILED := $(VENV)/.compiled
 TEST_PROCESSES ?= 2
 # Debian's names of what runs need (libraries that OpenCV loads) and what tests need besides;
 # installed only where we may (root, apt-get) and where they are missing.
@@ -25,7 +26,7 @@ endef
 
 .PHONY: setup debian-run debian-test debian-node node-test demo test lint audit check bench contracts clean
 
-setup: debian-run $(STAMP)
+setup: debian-run $(STAMP) $(COMPILED)
 
 debian-run:
 	$(call debian,$(DEBIAN_RUN),run)
@@ -54,6 +55,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[dev,ultralytics]'
 	@touch $@
 
+# What is imported is compiled once (uv, unlike pip, leaves that out): where PYTHONDONTWRITEBYTECODE is set, every process
+# would compile all of torch and diffusers again, which takes as long as importing them. Some packages bring
+# templates that are no Python; they do not compile, and nothing needs them to.
+$(COMPILED): $(STAMP)
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib/python3.*/site-packages services >/dev/null 2>&1 || true
+	@touch $@
+
 demo: setup
 	@$(BIN)/onmodel demo
 
@@ -69,9 +77,11 @@ audit: setup
 check: lint audit
 
 # Two at a time, a file each: most tests that start a cluster wait half their time. One thread each, since two
-# processes with two threads each are slower on two cores.
+# processes with two threads each are slower on two cores; and where a trial takes all cores by itself, its threads
+# sleep while they wait for each other: with more threads than cores they would spin in each other's way (six steps
+# of training on two busy cores: 9 s so, 84 to 104 s else).
 test: setup debian-test node-test lint
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # Every benchmark prints `name | value | target | met`; ratios against a peer or a limit, taken in one run.
 bench: setup

@@ -74,10 +74,19 @@ def call_from_node() -> Callable[[str, Sequence[dict[str, Any]]], list[Any]]:
     return call
 
 
+LONGEST = ("tests/test_readme.py", "training/test_run.py", "ablation/test_together.py", "serving/test_local_cluster.py")
+"""A minute and more each, the longest first."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that start clusters first: they take longest, and side by side nothing may be left to wait for one."""
+    """The longest files first, then those that start clusters: side by side nothing may be left to wait for one."""
     slow = {item.path for item in items if item.get_closest_marker("ray") is not None}
-    items.sort(key=lambda item: item.path not in slow)
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        longest = [number for number, name in enumerate(LONGEST) if item.path.as_posix().endswith(name)]
+        return (longest or [len(LONGEST)])[0], item.path not in slow
+
+    items.sort(key=place)
 
 
 CLIP_CONFIG = {

@@ -30,8 +30,8 @@ learning_rate = 1e-3
 [training]
 output_dir = "runs"
 output_name = "{name}"
-max_train_epochs = 1
-train_batch_size = 8
+max_train_steps = 4
+train_batch_size = 4
 [data]
 train_data_dir = "{data}"
 resolution = 64
@@ -40,9 +40,9 @@ max_bucket_reso = 64
 bucket_reso_steps = 16
 """
 SUITE = """
-{"name": "small", "trigger": "zibo", "class": "teenage boy", "seeds": [1, 2], "steps": 4,
- "scenarios": {"close_up": ["{trigger}, a {class}, close-up, plain background", "close-up of {trigger}, in a park"],
-               "full_body": ["{trigger}, a {class}, full body shot, standing", "{trigger}, full body shot, walking"]}}
+{"name": "small", "trigger": "zibo", "class": "teenage boy", "seeds": [1, 2], "steps": 2,
+ "scenarios": {"close_up": ["{trigger}, a {class}, close-up, plain background"],
+               "full_body": ["{trigger}, a {class}, full body shot, standing"]}}
 """
 ABLATION = """
 base = "trial_1.toml"

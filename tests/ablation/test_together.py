@@ -27,11 +27,11 @@ from .conftest import Make, Write
 ABLATION = """
 include_base = true
 threads = 1
-stalled_after_s = 90
+stalled_after_s = 45
 [[variant]]
 name = "killed"
 network = {network_dim = 8}
-training = {max_train_epochs = 40, save_every_n_epochs = 20}
+training = {max_train_epochs = 20, save_every_n_epochs = 10}
 [[variant]]
 name = "bad"
 optimizer = {learning_rate = 1e30}
@@ -125,7 +125,7 @@ def test_a_killed_driver_and_ill_variants_cost_the_others_nothing(
     request.getfixturevalue("ray_cluster")
     threads = [
         signal_when_it_trains(ablation, "hangs", signal.SIGSTOP, 3),
-        signal_when_it_trains(ablation, "killed", signal.SIGKILL, 40),
+        signal_when_it_trains(ablation, "killed", signal.SIGKILL, 20),
     ]
     outcome = run_ablation(ablation)
     for thread in threads:
@@ -140,7 +140,7 @@ def test_a_killed_driver_and_ill_variants_cost_the_others_nothing(
         "rate": Status.FINISHED,
     }
     assert "Lower learning_rate" in (found["bad"].reason or "")
-    assert "no step and no other progress for 90 s" in (found["hangs"].reason or "")
+    assert "no step and no other progress for 45 s" in (found["hangs"].reason or "")
     killed = record_of(ablation, "killed")
     assert killed is not None
     assert killed.starts == 2

@@ -77,3 +77,9 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) ->
     files.remove_asides(tmp_path, tmp_path / "absent")
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
     assert left == [".hidden", "deeper", "deeper/.in.x.part", "kept.part"]
+
+
+def test_what_exists_of_a_path_may_be_a_file_in_its_way(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert files.what_exists(tmp_path / "a" / "b") == files.what_exists(tmp_path) == tmp_path
+    assert files.what_exists(tmp_path / "file" / "below" / "it") == tmp_path / "file"

@@ -108,6 +108,8 @@ def traffic(up: Up) -> Generator[list[int]]:
                     widths.append(len(vector))
                 except OnModelError as error:
                     failures.append(error)
+                # Requests go on all the time, and leave the machine time for what is done meanwhile.
+                over.wait(0.05)
 
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:

@@ -100,7 +100,7 @@ def test_folders_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "file").write_text("x")
     monkeypatch.setenv("ONMODEL_CACHE", str(tmp_path / "file"))
     found = levels(machine.check_storage(tmp_path / "file" / "below"))
-    assert found["cache folder"] == "wrong"
+    assert found["cache folder"] == found["output folder"] == "wrong"
     assert levels(machine.check_storage(Path("/proc/none")))["output folder"] == "wrong"
     monkeypatch.setenv("ONMODEL_CACHE", str(tmp_path / "new" / "cache"))
     assert levels(machine.check_storage(tmp_path))["cache folder"] == "ok"

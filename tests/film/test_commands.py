@@ -1,6 +1,7 @@
 """`onmodel extract` on a rendered film with the bundled models, on this machine and on a Ray cluster."""
 
 import json
+import shutil
 from collections.abc import Generator
 from pathlib import Path
 
@@ -109,11 +110,15 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Generator[str]:
     """A Ray cluster of two cores, named by RAY_ADDRESS."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    from onmodel.serving.private_ray import private_folder, start_private_ray
+
+    folder = private_folder()
+    start_private_ray(folder, num_cpus=2, object_store_bytes=100 * 2**20)
     address = ray.get_runtime_context().gcs_address
     monkeypatch.setenv("RAY_ADDRESS", address)
     yield address
     ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.ray

@@ -125,3 +125,9 @@ def existing(path: Path, what: str) -> Path:
     if not path.exists():
         raise NotFoundError(f"{path}: no such {what}; check the path")
     return path
+
+
+def what_exists(path: Path) -> Path:
+    """`path` itself, or the nearest place above it that exists: a folder, or a file in its way. Absolute."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if place.exists())

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 import onmodel
-from onmodel.core.files import user_cache
+from onmodel.core.files import user_cache, what_exists
 from onmodel.doctor.finding import Finding, ok, warning, wrong
 
 GIB = 1 << 30
@@ -61,20 +61,14 @@ def check_storage(out: Path) -> Iterator[Finding]:
     ):
         yield _writable(checked, folder, setting)
     for checked, folder in (("disk for the cache", user_cache()), ("disk for outputs", out)):
-        free = shutil.disk_usage(_existing(folder)).free
+        free = shutil.disk_usage(what_exists(folder)).free
         yield _amount(checked, f"{free / GIB:.1f} GiB free", free, (DISK_WRONG, DISK_WARNING), "free some disk space")
 
 
-def _existing(folder: Path) -> Path:
-    """The folder itself, or the nearest one above it that exists."""
-    folder = folder.absolute()
-    return next(path for path in (folder, *folder.parents) if path.is_dir())
-
-
 def _writable(checked: str, folder: Path, remedy: str) -> Finding:
-    if folder.exists() and not folder.is_dir():
-        return wrong(checked, f"{folder} is a file", remedy)
-    place = _existing(folder)
+    place = what_exists(folder)
+    if not place.is_dir():
+        return wrong(checked, f"{place} is a file", remedy)
     try:
         with tempfile.NamedTemporaryFile(dir=place, prefix=".onmodel-doctor-") as probe:
             probe.write(b"x")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onmodel.core.errors import NotFoundError, UserError
+from onmodel.core.files import what_exists
 
 TIMEOUT_S = 60.0
 
@@ -31,15 +32,10 @@ def check_here(places: dict[str, bool]) -> None:
             raise NotFoundError(
                 f"{name}: the cluster does not see it (node {_host()}); put it in a folder that all nodes have, or at s3://"
             )
-        elif not anchor(path).is_dir() or not os.access(anchor(path), os.W_OK):
+        elif not (place := what_exists(path)).is_dir() or not os.access(place, os.W_OK):
             raise UserError(
-                f"{name}: cannot be made, {anchor(path)} is no folder that the cluster may write in (node {_host()})"
+                f"{name}: cannot be made, {place} is no folder that the cluster may write in (node {_host()})"
             )
-
-
-def anchor(path: Path) -> Path:
-    """The nearest folder of `path`, or `path` itself, that exists."""
-    return next(each for each in (path, *path.parents) if each.exists())
 
 
 def check_everywhere(places: dict[str, bool]) -> None:
@@ -96,7 +92,7 @@ def _probes(outputs: Sequence[Path]) -> Any:
     made: dict[str, str] = {}
     try:
         for output in outputs:
-            at = anchor(output)
+            at = what_exists(output)
             folder = at if at.is_dir() else at.parent
             handle, name = tempfile.mkstemp(dir=folder, prefix=".onmodel-probe-", suffix=".part")
             os.close(handle)

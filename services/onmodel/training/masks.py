@@ -22,13 +22,15 @@ from onmodel.core.images import SUFFIXES
 from onmodel.core.masks import character_mask
 from onmodel.training.buckets import cut_to_bucket
 from onmodel.training.config import DataSection
-from onmodel.training.data import Barrier, TrainingData
 from onmodel.training.job import TrainingPicture
 from onmodel.training.objective import resized_mask
 from onmodel.training.store import ArrayCache, kept_on_the_way
 
 if TYPE_CHECKING:
     from onmodel.detection.convert import Detected
+
+    # The driver checks masks, and diffusers, which `data` needs, takes seconds to import.
+    from onmodel.training.data import Barrier, TrainingData
 
 Values = npt.NDArray[np.uint8]
 """uint8 (height, width): 255 where the picture counts fully."""
@@ -71,13 +73,13 @@ def check_masks(data: DataSection, pictures: Sequence[TrainingPicture]) -> None:
 
 
 def prepare_masks(
-    data: TrainingData,
+    data: "TrainingData",
     config: DataSection,
     cache: ArrayCache,
     *,
     rank: int = 0,
     world_size: int = 1,
-    barrier: Barrier = lambda: None,
+    barrier: "Barrier" = lambda: None,
 ) -> list[Tensor | None] | None:
     """The mask of each picture of `data`: float32 (h, w) of its latents, 0 to 1; None where there is none.
 
@@ -112,7 +114,7 @@ def prepare_masks(
     return masks
 
 
-def _at_size(values: Values | None, data: TrainingData, index: int, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+def _at_size(values: Values | None, data: "TrainingData", index: int, size: tuple[int, int]) -> npt.NDArray[np.float32]:
     """A mask cut as its picture was and brought to the latents' size; empty for none."""
     if values is None:
         return np.zeros(0, dtype=np.float32)

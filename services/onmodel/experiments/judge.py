@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onmodel.experiments.probe import PROBE, load_probe
-from onmodel.experiments.truth import asked_framing, on_model
 
 from onmodel.core.config import Config, validate
 from onmodel.core.errors import UserError
@@ -23,6 +21,8 @@ from onmodel.evaluation.tasks import Options, Task, pictures_in
 from onmodel.evaluation.trial import Trial
 from onmodel.experiments.make import Made, read_made
 from onmodel.experiments.plan import Layout, Settings, TrialPlan, suite_for, trials_of
+from onmodel.experiments.probe import PROBE, load_probe
+from onmodel.experiments.truth import asked_framing, on_model
 from onmodel.toybox.character import HELD_OUT
 
 PRODUCT = ("on_model", "identity", "consistency", "found", "framing", "memorisation")

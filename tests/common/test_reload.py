@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from onmodel.common.reload import Reloading
+from onmodel.common.reload import Reloading, by_model
 from onmodel.core.errors import NotFoundError
 
 
@@ -69,3 +69,16 @@ def test_the_one_asked_for_last_wins() -> None:
         return model.loaded
 
     assert asyncio.run(go()) == "19"
+
+
+def test_each_piece_of_a_batch_is_worked_by_the_model_that_it_came_with() -> None:
+    asked: list[tuple[str, list[int]]] = []
+
+    async def work(loaded: str, items: list[int]) -> list[str]:
+        asked.append((loaded, items))
+        return [f"{loaded}{item}" for item in items]
+
+    old, new = "old", "new"
+    found = asyncio.run(by_model([(old, [1, 2]), (new, [3]), (old, []), (old, [4])], work))
+    assert found == [["old1", "old2"], ["new3"], [], ["old4"]]
+    assert asked == [("old", [1, 2, 4]), ("new", [3])]

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 from onmodel.core.errors import OnModelError
@@ -11,6 +11,8 @@ logger = logging.getLogger("ray.serve")
 
 Wanted = TypeVar("Wanted")
 Loaded = TypeVar("Loaded")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Reloading(Generic[Wanted, Loaded]):
@@ -49,3 +51,18 @@ class Reloading(Generic[Wanted, Loaded]):
             else:
                 self._told(True)
                 self._wanted, self.error = wanted, ""
+
+
+async def by_model(
+    pieces: Sequence[tuple[Loaded, list[Item]]], work: Callable[[Loaded, list[Item]], Awaitable[Iterable[Result]]]
+) -> list[list[Result]]:
+    """Results of the pieces of a batch, item by item, each by the model that the piece came with.
+
+    That is one model, and one call of `work`, but for the moment in which it is replaced.
+    """
+    found: dict[int, list[Result]] = {}
+    for loaded in {id(loaded): loaded for loaded, _ in pieces}.values():
+        own = [index for index, (model, _) in enumerate(pieces) if model is loaded]
+        results = iter(await work(loaded, [item for index in own for item in pieces[index][1]]))
+        found |= {index: [next(results) for _ in pieces[index][1]] for index in own}
+    return [found[index] for index in range(len(pieces))]

@@ -11,7 +11,7 @@ from ray.serve import Application
 from onmodel.common.edge import rpc
 from onmodel.common.metrics import PictureMetrics
 from onmodel.common.pictures import Intake, count_items
-from onmodel.common.reload import Reloading
+from onmodel.common.reload import Reloading, by_model
 from onmodel.core.config import Config, validate
 from onmodel.core.images import RGB
 from onmodel.detection.config import DetectorConfig
@@ -94,15 +94,11 @@ class Detection:
     async def _detect(self, pieces: list[tuple[_Loaded, list[RGB]]]) -> list[list[Detected]]:
         from onmodel.detection.service import detect_and_decide
 
-        found: dict[int, list[Detected]] = {}
-        # One model, but for the moment in which it is replaced.
-        for loaded in {id(loaded): loaded for loaded, _ in pieces}.values():
-            own = [index for index, (model, _) in enumerate(pieces) if model is loaded]
-            flat = [image for index in own for image in pieces[index][1]]
-            with self._metrics.batch(len(flat), loaded.config.batch_size):
-                results = iter(await asyncio.to_thread(detect_and_decide, loaded.detector, loaded.config, flat))
-            found |= {index: [next(results) for _ in pieces[index][1]] for index in own}
-        return [found[index] for index in range(len(pieces))]
+        async def work(loaded: _Loaded, images: list[RGB]) -> list[Detected]:
+            with self._metrics.batch(len(images), loaded.config.batch_size):
+                return await asyncio.to_thread(detect_and_decide, loaded.detector, loaded.config, images)
+
+        return await by_model(pieces, work)
 
     @rpc
     async def Detect(self, request: pb.DetectRequest) -> pb.DetectResponse:

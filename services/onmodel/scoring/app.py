@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ray import serve
@@ -10,7 +11,7 @@ from ray.serve import Application
 from onmodel.common.edge import rpc
 from onmodel.common.metrics import PictureMetrics
 from onmodel.common.pictures import Intake, count_items
-from onmodel.common.reload import Reloading
+from onmodel.common.reload import Reloading, by_model
 from onmodel.core.config import Config, validate
 from onmodel.scoring.config import ScorerConfig
 from onmodel.scoring.convert import Vector
@@ -84,15 +85,11 @@ class Scoring:
 
     @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.005, batch_size_fn=count_items)
     async def _embed(self, pieces: list[tuple[_Loaded, list["Pixels"]]]) -> list[list[Vector]]:
-        found: dict[int, list[Vector]] = {}
-        # One model, but for the moment in which it is replaced.
-        for loaded in {id(loaded): loaded for loaded, _ in pieces}.values():
-            own = [index for index, (model, _) in enumerate(pieces) if model is loaded]
-            flat = [pixels for index in own for pixels in pieces[index][1]]
-            with self._metrics.batch(len(flat), loaded.batch_size):
-                vectors = iter(await asyncio.to_thread(loaded.scorer.embed_pixels, flat))
-            found |= {index: [next(vectors) for _ in pieces[index][1]] for index in own}
-        return [found[index] for index in range(len(pieces))]
+        async def work(loaded: _Loaded, pixels: list["Pixels"]) -> Iterable[Vector]:
+            with self._metrics.batch(len(pixels), loaded.batch_size):
+                return await asyncio.to_thread(loaded.scorer.embed_pixels, pixels)
+
+        return await by_model(pieces, work)
 
     @rpc
     async def EmbedImages(self, request: pb.EmbedImagesRequest) -> pb.EmbedImagesResponse:

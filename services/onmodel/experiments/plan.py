@@ -76,8 +76,8 @@ class Settings(Config):
     def reduced(cls) -> "Settings":
         """Everything small: shows that each step works, and claims nothing."""
         return cls(
-            characters=("zibo",), seeds=(1,), strategies=("baseline", "b_d"), pictures=48, held_back=16, others=4,
-            film_seconds=60.0, merged=60, steps=40, prompts=1, sampling_steps=8,
+            characters=("zibo",), seeds=(1,), strategies=("baseline", "b_d"), pictures=32, held_back=12,
+            film_seconds=60.0, merged=60, steps=40, batch_size=4, prompts=1, sampling_steps=6,
         )  # fmt: skip
 
     @classmethod

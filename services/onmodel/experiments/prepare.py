@@ -114,8 +114,8 @@ def _is_whole(settings: Settings, layout: Layout, unit: Unit) -> bool:
 
 def _render_all(settings: Settings, layout: Layout, processes: int) -> None:
     with ProcessPoolExecutor(max(1, processes), mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_render_materials, settings, layout, seed) for seed in settings.seeds
-                   if not settings.dose]  # fmt: skip
+        augments = "a" in settings.strategies and not settings.dose
+        futures = [pool.submit(_render_materials, settings, layout, seed) for seed in settings.seeds if augments]
         futures.append(pool.submit(render_rate_set, settings, layout))
         futures += [pool.submit(_render_unit, settings, layout, unit) for unit in units_of(settings)]
         with bar("rendering", len(futures)) as shown:

@@ -107,7 +107,7 @@ def test_no_job_begins_that_could_not_end(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("onmodel.experiments.make.time.monotonic", lambda: now[0])
     done: list[str] = []
 
-    def run(jobs, go_on):
+    def run(jobs: list[Job], go_on: Callable[[], bool]) -> Iterator[tuple[Job, float | OnModelError]]:
         for job in jobs:
             if not go_on():
                 return

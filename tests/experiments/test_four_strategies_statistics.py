@@ -7,9 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onmodel.core.errors import UserError
 from onmodel.core.vocabulary import CATEGORIES
 from onmodel.experiments import hypotheses as claims
+from onmodel.experiments.dose_report import least_good
 from onmodel.experiments.hypotheses import Measured, Verdict, judge_all
+from onmodel.experiments.judge import PictureFigure
+from onmodel.experiments.shares import tensor
 from onmodel.experiments.statistics import LEVELS, Array, Estimate, bootstrap, estimate, means, spearman
 
 CHARACTERS = ["a", "a", "b", "b", "c", "c"]
@@ -160,3 +164,31 @@ def test_a_gain_over_nothing_has_no_percentage_and_needs_its_points() -> None:
     assert found["H2"].relative is None
     assert found["H2"].verdicts["95"] is Verdict.SHOWN
     assert found["H3"].verdicts["95"] is Verdict.NOT_MEASURED
+
+
+def row(trial: str, seed: int, scenario: str, prompt: int, variation: int, on_model: bool) -> PictureFigure:
+    return PictureFigure(character="zibo", seed=seed, trial=trial, scenario=scenario, prompt=prompt,
+                         variation=variation, on_model=on_model, people=1)  # fmt: skip
+
+
+def test_shares_are_of_whole_units_by_prompt() -> None:
+    rows = [
+        row(trial, seed, scenario, prompt, variation, trial == "b" and variation < prompt % 3)
+        for trial in ("a", "b")
+        for seed in (1, 2)
+        for scenario, first in (("close_up", 0), ("far", 30))
+        for prompt in range(first, first + 3)
+        for variation in (0, 1)
+        if (trial, seed) != ("b", 2)
+    ]
+    found, units = tensor(rows, ["a", "b"], ["close_up", "far"])
+    assert units == [("zibo", 1)]
+    np.testing.assert_array_equal(found, [[[[0, 0, 0], [0, 0, 0]]], [[[0, 0.5, 1], [0, 0.5, 1]]]])
+    with pytest.raises(UserError, match="no unit has all of a, c"):
+        tensor(rows, ["a", "c"], ["far"])
+
+
+def test_the_least_share_that_is_as_good_as_the_best() -> None:
+    rising = [figure(value, value - 0.1, value + 0.1) for value in (0.1, 0.3, 0.55, 0.60, 0.62, 0.5)]
+    assert least_good((0, 5, 10, 20, 30, 45), rising) == 10
+    assert least_good((0, 5), [figure(0.5, 0.4, 0.6), figure(0.2, 0.1, 0.3)]) == 0

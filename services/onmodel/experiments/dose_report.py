@@ -1,19 +1,16 @@
 """The dose-response curves: how the share of on-model pictures depends on what share of the set a category has."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from onmodel.core.errors import UserError
 from onmodel.dataset.recommended import LABELS, RECOMMENDED
 from onmodel.experiments.figures import curves
 from onmodel.experiments.judge import Figures, PictureFigure
 from onmodel.experiments.plan import DOSES, Settings
-from onmodel.experiments.statistics import Array, Estimate, bootstrap, estimate, means
+from onmodel.experiments.shares import tensor
+from onmodel.experiments.statistics import Estimate, bootstrap, estimate, means
 
 FIGURE = "dose_response.svg"
 
@@ -54,18 +51,7 @@ def dose_sections(settings: Settings, figures: Figures, folder: Path) -> tuple[l
 
 def curve(pictures: Sequence[PictureFigure], category: str) -> list[Estimate]:
     """An estimate for each dose of a category, of its own scenario. Raises UserError where no unit has all doses."""
-    values: dict[tuple[str, str, int], dict[int, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    for row in pictures:
-        if row.scenario == category:
-            values[row.trial, row.character, row.seed][row.prompt].append(row.on_model)
-    kinds = [f"{category}_{dose}" for dose in DOSES]
-    every = sorted({(character, seed) for _, character, seed in values})
-    units = [unit for unit in every if all((kind, *unit) in values for kind in kinds)]
-    if not units:
-        raise UserError(f"{category}: no unit has all its shares judged; run the steps make and judge again")
-    shares: Array = np.array(
-        [[[[np.mean(hits) for _, hits in sorted(values[kind, *unit].items())]] for unit in units] for kind in kinds]
-    )
+    shares, units = tensor(pictures, [f"{category}_{dose}" for dose in DOSES], [category])
     characters = [character for character, _ in units]
     middle, draws = means(shares, characters), bootstrap(shares, characters)
     return [estimate(float(middle[n, 0]), draws[:, n, 0]) for n in range(len(DOSES))]

@@ -3,14 +3,13 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onmodel.core.errors import UserError
 from onmodel.core.files import write_text
 from onmodel.core.markdown import plain
 from onmodel.core.vocabulary import CATEGORIES
@@ -18,9 +17,10 @@ from onmodel.dataset.recommended import LABELS
 from onmodel.experiments.dose_report import dose_sections
 from onmodel.experiments.figures import bars, contact_sheet
 from onmodel.experiments.hypotheses import Finding, Measured, judge_all
-from onmodel.experiments.judge import Figures, PictureFigure, read_figures
+from onmodel.experiments.judge import Figures, read_figures
 from onmodel.experiments.plan import STRATEGIES, TITLES, Layout, Settings
-from onmodel.experiments.statistics import DRAWS, LEVELS, Array, Estimate, bootstrap, estimate, means, spearman
+from onmodel.experiments.shares import tensor
+from onmodel.experiments.statistics import DRAWS, LEVELS, Estimate, bootstrap, estimate, means, spearman
 
 NAME = "four_strategies"
 FIGURE, SHEET = "shares.svg", "pictures.png"
@@ -57,7 +57,7 @@ def _plain(value: Any) -> Any:
 
 def _strategies(settings: Settings, layout: Layout, figures: Figures) -> tuple[list[str], dict[str, Any]]:
     trials = [trial for trial in STRATEGIES if trial in settings.strategies]
-    shares, units = tensor(figures.pictures, trials)
+    shares, units = tensor(figures.pictures, trials, CATEGORIES)
     characters = [character for character, _ in units]
     measured = Measured(
         tuple(trials), means(shares, characters), bootstrap(shares, characters), _correlation(figures, units, trials)
@@ -96,35 +96,6 @@ def _strategies(settings: Settings, layout: Layout, figures: Figures) -> tuple[l
         **figures.facts,
     }
     return sections, facts
-
-
-def tensor(
-    pictures: Iterable[PictureFigure], trials: Sequence[str]
-) -> tuple[Array, list[tuple[str, int]]]:  # fmt: skip
-    """Shares (T, U, K, P) of on-model pictures by prompt, and the units that have all `trials`, by name.
-
-    Raises UserError where no unit has.
-    """
-    values: dict[tuple[str, str, int, str], dict[int, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    for row in pictures:
-        values[row.trial, row.character, row.seed, row.scenario][row.prompt].append(row.on_model)
-    every = sorted({(character, seed) for _, character, seed, _ in values})
-    units = [unit for unit in every if all((trial, *unit, CATEGORIES[0]) in values for trial in trials)]
-    if not units:
-        raise UserError("no unit has all its trials judged; run the steps make and judge again")
-    return (
-        np.array(
-            [
-                [
-                    [[np.mean(hits) for _, hits in sorted(values[trial, *unit, scenario].items())]
-                     for scenario in CATEGORIES]
-                    for unit in units
-                ]
-                for trial in trials
-            ]
-        ),
-        units,
-    )  # fmt: skip
 
 
 def pairs(

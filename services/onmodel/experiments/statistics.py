@@ -8,6 +8,7 @@ unit are drawn together, so that differences between trials are of the same unit
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,4 +82,5 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float:
 
     if len(set(first)) < 2 or len(set(second)) < 2:
         return float("nan")
-    return float(stats.spearmanr(first, second).statistic)
+    found: Any = stats.spearmanr(first, second)
+    return float(found.statistic)

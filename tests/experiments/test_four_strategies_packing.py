@@ -1,15 +1,16 @@
 """What was made goes through tar files of a limited size, and comes out as it was."""
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onmodel.core.errors import UserError
+from onmodel.core.errors import OnModelError, UserError
 from onmodel.experiments import packing
-from onmodel.experiments.make import Made, jobs_of, make
+from onmodel.experiments.make import Job, Made, jobs_of, make
 from onmodel.experiments.plan import Layout, Settings, claim, trials_of
 
 SETTINGS = Settings(characters=("zibo",), seeds=(1, 2), strategies=("baseline", "c"), prompts=1)

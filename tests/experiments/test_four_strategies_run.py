@@ -13,6 +13,7 @@ from onmodel.experiments.four_strategies import main
 from onmodel.experiments.judge import read_figures
 from onmodel.experiments.make import do, jobs_of, read_made
 from onmodel.experiments.plan import Layout, Settings, claim, trials_of
+from onmodel.experiments.rate import RATES, choose, tried, try_rate, with_rate
 from onmodel.training.config import load_train_config
 
 BARRED = (
@@ -63,6 +64,19 @@ def test_sets_are_what_the_plan_says(work: Path) -> None:
     assert not any("busy" in text or "with another" in text for text in captions["baseline"])
     assert any("detailed background" in text for text in captions["b_d"]), "nothing came from the film"
     assert all(text.startswith("zibo") or "nobody" in text or "no people" in text for text in captions["b_d"])
+
+
+def test_the_base_rate_is_the_one_with_the_least_loss(work: Path) -> None:
+    layout, settings = Layout(work), claim(work, None).model_copy(update={"steps": 2, "batch_size": 2})
+    assert with_rate(settings, layout).learning_rate == settings.learning_rate
+    found = try_rate(settings, layout, RATES[0])
+    assert found == tried(layout, RATES[0])
+    assert 0 < found.loss < 2
+    worse = work / "rates" / f"{RATES[1]:g}.json"
+    worse.write_text(json.dumps({"rate": RATES[1], "loss": found.loss + 0.1}))
+    assert choose(layout).rate == RATES[0]
+    assert with_rate(settings, layout).learning_rate == RATES[0]
+    (work / "rate.json").unlink()
 
 
 @pytest.mark.ray

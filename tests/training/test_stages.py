@@ -22,6 +22,7 @@ from onmodel.training.data import prepare
 from onmodel.training.families import StableDiffusion
 from onmodel.training.job import METRICS, STAGES, TrainingPicture, read_metrics
 from onmodel.training.loop import Alone, StepReport, Trainer
+from onmodel.training.pictures import load_pictures
 from onmodel.training.pipeline import load_pipeline
 from onmodel.training.plan import plan_stages
 from onmodel.training.stages import resolve_stages
@@ -229,6 +230,27 @@ def test_a_person_s_labels_count_over_the_detector(tmp_path: Path) -> None:
     assert known[first.hash] == ("far",)
     assert known[dataset.pictures[1].hash] == ("close_up", "complex_background")
     assert known_categories(dataset.path, ["0" * 64]) is None
+
+
+def test_a_set_that_is_labelled_whole_needs_no_analysis(make_config: MakeConfig) -> None:
+    from onmodel.dataset.folder import load_dataset
+    from onmodel.dataset.labels import Label, labelled_categories, write_labels
+
+    config = staged(make_config(), STAGES_OF_THREE)
+    dataset = load_dataset(config.data.source)
+    labels = [
+        Label(file=p.path.name, hash=p.hash, shot_type=ShotType.FULL_BODY, attributes=(Attribute.OCCLUSION,) * (n % 2))
+        for n, p in enumerate(dataset.pictures)
+    ]
+    write_labels(dataset.path, labels)
+    assert [picture.categories for picture in load_pictures(config)] == [
+        ("full_body", "occlusion") if n % 2 else ("full_body",) for n in range(len(labels))
+    ]
+    # One that says half of it leaves the set to an analysis, of which there is none.
+    write_labels(dataset.path, [*labels[1:], labels[0].model_copy(update={"attributes": None})])
+    assert labelled_categories(dataset.path, [picture.hash for picture in dataset.pictures]) is None
+    with pytest.raises(UserError, match="has not been analysed"):
+        load_pictures(config)
 
 
 def test_repeats_of_nothing_are_never_shown(make_config: MakeConfig) -> None:

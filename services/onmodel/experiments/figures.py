@@ -44,7 +44,7 @@ def bars(path: Path, groups: Sequence[str], series: Mapping[str, Sequence[Estima
             colour = _COLOURS[number % len(_COLOURS)]
             axes.bar(middle, tops, width=width * 0.92, color=colour, label=name)
             axes.errorbar(middle, tops, yerr=errors, fmt="none", ecolor="#1c2026", elinewidth=0.7, capsize=1.2)
-        axes.set_xticks(range(len(groups)), [name.replace(" ", "\n") for name in groups])
+        axes.set_xticks(range(len(groups)), [name.replace(" / ", "/").replace(" ", "\n") for name in groups])
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
         axes.set_ylabel("on model, by truth")

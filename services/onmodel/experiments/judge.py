@@ -14,14 +14,15 @@ from onmodel.core.errors import UserError
 from onmodel.core.files import write_text
 from onmodel.core.images import load
 from onmodel.core.progress import bar
+from onmodel.core.vocabulary import CATEGORIES
 from onmodel.evaluation.generate import DrawingModel, Planned, missing, plan
 from onmodel.evaluation.record import Evaluation
 from onmodel.evaluation.suite import TestSuite
 from onmodel.evaluation.tasks import Options, Task, pictures_in
 from onmodel.evaluation.trial import Trial
 from onmodel.experiments.make import Made, read_made
-from onmodel.experiments.plan import Layout, Settings, TrialPlan, suite_for, trials_of
-from onmodel.experiments.probe import PROBE, load_probe
+from onmodel.experiments.plan import Layout, Settings, TrialPlan, Unit, suite_for, trials_of
+from onmodel.experiments.probe import PROBE, Probe, load_probe
 from onmodel.experiments.truth import asked_framing, on_model
 from onmodel.toybox.character import HELD_OUT
 
@@ -77,11 +78,13 @@ def judge(settings: Settings, layout: Layout, probe: Path | None) -> Figures:
     if not made:
         raise UserError(f"{layout.work}: no trial is made yet; run the step make first")
     tasks = {trial.name: task_of(settings, layout, trial, found) for trial, found in made}
-    pictures = tuple(_by_truth([trial for trial, _ in made], tasks, probe or PROBE))
+    reader = load_probe(probe or PROBE)
+    pictures = tuple(_by_truth([trial for trial, _ in made], tasks, reader))
     scenarios, measured_with = _by_product(settings, layout, [trial for trial, _ in made], tasks)
     first = made[0][1]
     facts: dict[str, Any] = {
         "measured_with": measured_with,
+        "renders": _renders(layout, list(dict.fromkeys(trial.unit for trial, _ in made)), reader),
         "base_hash": first.base_hash,
         "devices": sorted({found.device for _, found in made}),
         "versions": first.versions,
@@ -148,8 +151,7 @@ def _pictures_of(folder: Path) -> tuple[Path, ...]:
     return pictures_in(folder, "training") if folder.is_dir() else ()
 
 
-def _by_truth(trials: Sequence[TrialPlan], tasks: dict[str, Task], probe: Path) -> Iterator[PictureFigure]:
-    reader = load_probe(probe)
+def _by_truth(trials: Sequence[TrialPlan], tasks: dict[str, Task], reader: Probe) -> Iterator[PictureFigure]:
     with bar("Reading pictures", len(trials)) as shown:
         for trial in trials:
             pictures = tasks[trial.name].pictures
@@ -170,6 +172,19 @@ def _by_truth(trials: Sequence[TrialPlan], tasks: dict[str, Task], probe: Path) 
 
 def _stack(pictures: Sequence[Planned]) -> npt.NDArray[np.uint8]:
     return np.stack([load(picture.path) for picture in pictures])
+
+
+def _renders(layout: Layout, units: Sequence[Unit], reader: Probe) -> dict[str, float]:
+    """By framing, the share of the held-back renders that the probe takes for on model: more no trial can reach."""
+    found: dict[str, list[bool]] = {}
+    for unit in units:
+        files = sorted(layout.held_back(unit).glob("*.png"))
+        for file, people in zip(files, reader.read(np.stack([load(file) for file in files])), strict=True):
+            framing = asked_framing(file.with_suffix(".txt").read_text(encoding="utf-8"))
+            if framing is not None:
+                right = on_model(people, HELD_OUT[unit.character], framing.value)
+                found.setdefault(framing.value, []).append(right)
+    return {name: round(float(np.mean(found[name])), 4) for name in CATEGORIES if name in found}
 
 
 def _by_product(

@@ -4,6 +4,7 @@ WORK must lie at the same path on every node. A worker keeps what it has loaded 
 worker dies is done again by another, from the trial's last state.
 """
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -61,8 +62,6 @@ def _answer(reference: Any) -> float | OnModelError:
 
 @contextmanager
 def _cluster() -> Generator[None]:
-    import os
-
     if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
         join_cluster()
         yield

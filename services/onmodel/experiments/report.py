@@ -19,6 +19,7 @@ from onmodel.experiments.figures import bars, contact_sheet
 from onmodel.experiments.hypotheses import Finding, Measured, judge_all
 from onmodel.experiments.judge import Figures, read_figures
 from onmodel.experiments.plan import STRATEGIES, TITLES, Layout, Settings
+from onmodel.experiments.rate import with_rate
 from onmodel.experiments.shares import tensor
 from onmodel.experiments.statistics import DRAWS, LEVELS, Estimate, bootstrap, estimate, means, spearman
 
@@ -32,7 +33,7 @@ def write_report(settings: Settings, layout: Layout) -> Path:
     Raises:
         UserError: nothing is judged yet, or no unit has all its trials.
     """
-    figures = read_figures(layout)
+    figures, settings = read_figures(layout), with_rate(settings, layout)
     name = "dose_response" if settings.dose else NAME
     target = layout.report / f"{name}.md"
     if settings.dose:
@@ -74,6 +75,7 @@ def _strategies(settings: Settings, layout: Layout, figures: Figures) -> tuple[l
         _about(settings, figures, units),
         "## Pictures on model, by truth",
         _shares_table(measured),
+        _renders(figures),
         f"![Shares of pictures on model by scenario and trial, with 95 % intervals]({FIGURE})",
         "## Against the baseline",
         _gains_table(measured),
@@ -165,24 +167,33 @@ def _about(settings: Settings, figures: Figures, units: Sequence[tuple[str, int]
     seeds: dict[str, list[int]] = defaultdict(list)
     for character, seed in units:
         seeds[character].append(seed)
-    who = "; ".join(f"{character} with seeds {', '.join(map(str, own))}" for character, own in seeds.items())
+    who = "; ".join(f"{character} {', '.join(map(str, own))}" for character, own in seeds.items())
     facts = figures.facts
     return (
-        f"{len(units)} units: {who}. {len(settings.strategies)} trials each, {settings.steps} steps of "
-        f"{settings.batch_size} pictures, rank {settings.rank}, base rate {settings.learning_rate:g}; "
+        f"Units, each a character with a seed: {who}. {len(settings.strategies)} trials each, {settings.steps} steps "
+        f"of {settings.batch_size} pictures, rank {settings.rank}, base rate {settings.learning_rate:g}; "
         f"{len(figures.pictures)} pictures judged in all. Trained and drawn on {', '.join(facts['devices'])} in "
         f"{facts['training_s'] + facts['drawing_s']:.0f} s of single trials. Base model {facts['base_hash'][:12]}, "
         f"{', '.join(f'{name} {version}' for name, version in facts['versions'].items())}."
     )
 
 
-def _per_cent(value: float) -> str:
-    return f"{100 * value:.0f}"
+def _whole(value: float) -> int:
+    """Points; an int has no -0."""
+    return round(100 * value)
 
 
 def _range(found: Estimate, level: str) -> str:
     low, high = found.intervals[level]
-    return f"{100 * low:.0f} to {100 * high:.0f}"
+    return f"{_whole(low)} to {_whole(high)}"
+
+
+def _renders(figures: Figures) -> str:
+    shares = ", ".join(f"{LABELS[name]} {100 * share:.0f} %" for name, share in figures.facts["renders"].items())
+    return (
+        f"Of held-back renders of the characters, as large as the pictures, the probe takes for on model: {shares}. "
+        "No trial can be expected to reach more."
+    )
 
 
 def _shares_table(measured: Measured) -> str:
@@ -201,7 +212,7 @@ def _table(measured: Measured, figure: Any, trials: Sequence[str]) -> str:
         cells: list[str] = []
         for name in names:
             found = figure(trial, name)
-            cells.append(f"**{_per_cent(found.value)}** {_range(found, '95')} ({_range(found, '99.3')})")
+            cells.append(f"**{_whole(found.value)}** {_range(found, '95')} ({_range(found, '99.3')})")
         lines.append(f"| {TITLES[trial]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -222,9 +233,9 @@ def _gains_table(measured: Measured) -> str:
         cells: list[str] = []
         for name in names:
             gain, relative = measured.gain("baseline", trial, name), measured.relative("baseline", trial, name)
-            over = "no share" if relative is None else f"{100 * relative.value:+.0f} %"
+            over = "no share" if relative is None else f"{_whole(relative.value):+d} %"
             cells.append(
-                f"**{100 * gain.value:+.0f}** {_range(gain, '95')} ({_range(gain, '99.3')}); {over}"
+                f"**{_whole(gain.value):+d}** {_range(gain, '95')} ({_range(gain, '99.3')}); {over}"
             )  # fmt: skip
         lines.append(f"| {TITLES[trial]} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -249,9 +260,9 @@ def _figure(found: Finding) -> str:
         return ""
     if found.name == "H7":
         return f"{found.gain.value:.2f}"
-    text = f"{100 * found.gain.value:+.0f} points"
+    text = f"{_whole(found.gain.value):+d} points"
     if found.relative is not None:
-        text += f", {100 * found.relative.value:+.0f} %"
+        text += f", {_whole(found.relative.value):+d} %"
     return "; ".join((text, *found.notes))
 
 
@@ -261,8 +272,8 @@ def _ends(found: Finding, level: str) -> str:
     low, high = found.gain.intervals[level]
     if found.name == "H7":
         return f"{low:.2f} to {high:.2f}"
-    text = f"{100 * low:+.0f} to {100 * high:+.0f}"
+    text = f"{_whole(low):+d} to {_whole(high):+d}"
     if found.relative is not None:
         low, high = found.relative.intervals[level]
-        text += f" points, {100 * low:+.0f} to {100 * high:+.0f} %"
+        text += f" points, {_whole(low):+d} to {_whole(high):+d} %"
     return text

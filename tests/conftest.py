@@ -2,12 +2,17 @@
 
 import json
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# A shell that starts `make test` in the background lets it and all below ignore Ctrl-C, which tests send to verbs.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PROTOS = Path(__file__).parents[1] / "protos"

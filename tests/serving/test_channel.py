@@ -93,6 +93,23 @@ def test_passing_failures_are_tried_again(fake: tuple[Fake, ScoringClient], code
     assert servicer.calls == 3
 
 
+DIED = (grpc.StatusCode.INTERNAL, "The actor died unexpectedly before finishing this task.\n\tclass_name: Scoring")
+
+
+def test_a_request_whose_replica_died_is_sent_once_more(fake: tuple[Fake, ScoringClient]) -> None:
+    servicer, client = fake
+    servicer.failures = [DIED]
+    assert client.model_info().name == "fake"
+    assert servicer.calls == 2
+    servicer.failures = [DIED]
+    pictures = [b"x" * (n + 1) for n in range(channel.CHUNK_IMAGES * 2)]
+    results = client.embed_images(pictures)
+    assert [int(r[0]) for r in results if not isinstance(r, ImageError)] == [len(p) for p in pictures]
+    servicer.failures = [DIED, DIED]
+    with pytest.raises(ServiceError, match="actor died"):
+        client.model_info()
+
+
 @pytest.mark.parametrize(
     ("code", "details", "kind"),
     [

@@ -161,7 +161,7 @@ class ServiceClient:
     def call(self, method: Callable[..., Response], request: Any) -> Response:
         """One request with a deadline. Raises an OnModelError of the kind its status says."""
         with self._errors():
-            return method(request, timeout=self._timeout_s)
+            return self._again(method, request, lambda: method(request, timeout=self._timeout_s))
 
     def call_with_trailing(self, method: Any, request: Any) -> tuple[Any, dict[str, str]]:
         """As `call`, and the reply's trailing metadata (common.trace)."""
@@ -174,18 +174,37 @@ class ServiceClient:
 
         Raises as `call`; the requests still under way are then cancelled.
         """
-        window: collections.deque[Any] = collections.deque()
+        window: collections.deque[tuple[Any, Any]] = collections.deque()
+
+        def first() -> Any:
+            request, call = window.popleft()
+            return self._again(method, request, call.result)
+
         try:
             with self._errors():
                 for request in requests:
-                    window.append(method.future(request, timeout=self._timeout_s))
+                    window.append((request, method.future(request, timeout=self._timeout_s)))
                     if len(window) >= IN_FLIGHT:
-                        yield window.popleft().result()
+                        yield first()
                 while window:
-                    yield window.popleft().result()
+                    yield first()
         finally:
-            for call in window:
+            for _, call in window:
                 call.cancel()
+
+    def _again(self, method: Callable[..., Response], request: Any, answer: Callable[[], Response]) -> Response:
+        """What `answer` gives; where the replica died under the request, it is sent once more, to another one.
+
+        Serve's proxy tells that death as INTERNAL and not as UNAVAILABLE, after it has sent headers, so gRPC's own
+        retry leaves it. Our requests are pure (a job's is known by its id), so sending one again is always right.
+        """
+        try:
+            return answer()
+        except grpc.RpcError as error:
+            told: Any = error
+            if told.code() is not grpc.StatusCode.INTERNAL or "actor died" not in (told.details() or ""):
+                raise
+        return method(request, timeout=self._timeout_s)
 
     @contextlib.contextmanager
     def _errors(self) -> Generator[None]:

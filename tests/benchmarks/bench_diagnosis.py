@@ -30,7 +30,7 @@ from onmodel.evaluation.tasks import make_tasks, pictures_in
 from onmodel.evaluation.trial import open_trial
 from onmodel.serving.local import Services
 from onmodel.toybox.character import HELD_OUT, Age, Character, random_character
-from onmodel.toybox.dataset import BALANCED_SHARES, TRUTH_FILE, Shares, make_dataset
+from onmodel.toybox.dataset import BALANCED_SHARES, EVERY_FRAMING, TRUTH_FILE, Shares, make_dataset
 from onmodel.training.config import TrainConfig
 from onmodel.training.run import train
 
@@ -40,7 +40,6 @@ PICTURES, HELD_BACK = 128, 48
 EPOCHS = 24
 OTHER_AGE: dict[Age, Age] = {"teenage": "child", "adult": "child", "child": "teenage"}
 HITS, FALSE_ALARMS = 10, 1
-EVERY_FRAMING = Shares(close_up=0.25, medium=0.25, full_body=0.25, far=0.25)
 SCALES = (0.7, 1.4)
 
 Render = Callable[[Path, Character, str, int], None]

@@ -161,16 +161,14 @@ def _claim(out: Path, config: DemoConfig) -> None:
 
 def _render(places: Places, config: DemoConfig) -> None:
     from onmodel.toybox.character import HELD_OUT
-    from onmodel.toybox.dataset import TRIAL_SHARES, Shares, make_dataset, make_places
+    from onmodel.toybox.dataset import EVERY_FRAMING, PEOPLE, THINGS, TRIAL_SHARES, make_dataset, make_places
 
     character, side = HELD_OUT[config.character], config.picture_side
-    every_framing = Shares(close_up=0.25, medium=0.25, full_body=0.25, far=0.25)
-    people, things = Shares(medium=0.4, full_body=0.6), Shares(full_body=1.0, occlusion=1.0)
     wanted = (
         (places.dataset(1), character, config.pictures, TRIAL_SHARES, config.seed, side),
-        (places.held_back, character, config.held_back, every_framing, config.seed + 1, base_side()),
-        (places.material("companions"), None, config.others, people, config.seed + 2, side),
-        (places.material("foregrounds"), None, config.others, things, config.seed + 4, side),
+        (places.held_back, character, config.held_back, EVERY_FRAMING, config.seed + 1, base_side()),
+        (places.material("companions"), None, config.others, PEOPLE, config.seed + 2, side),
+        (places.material("foregrounds"), None, config.others, THINGS, config.seed + 4, side),
     )
     backgrounds = places.material("backgrounds")
     with bar("rendering", sum(count for _, _, count, *_ in wanted) + config.others) as shown:
@@ -279,22 +277,11 @@ def _train(places: Places, config: DemoConfig, trial: int) -> None:
 
 def demo_suite(config: DemoConfig) -> "TestSuite":
     """The packaged toybox suite at the demo's size, asking for its character."""
-    from onmodel.core.config import validate
-    from onmodel.evaluation.suite import TestSuite, load_suite
+    from onmodel.evaluation.suite import load_suite
     from onmodel.toybox.character import HELD_OUT
 
-    character = HELD_OUT[config.character]
-    value = load_suite("toybox").model_dump(by_alias=True)
-    scenarios = {name: prompts[: config.prompts] for name, prompts in value["scenarios"].items()}
-    value |= {
-        "trigger": config.character,
-        "class": character.noun.split()[-1],
-        "age": character.noun,
-        "seeds": tuple(range(1, config.variations + 1)),
-        "steps": config.sampling_steps,
-        "scenarios": scenarios,
-    }
-    return validate(TestSuite, value, "demo suite")
+    suite = load_suite("toybox").with_slots(HELD_OUT[config.character].slots)
+    return suite.resized(config.prompts, config.variations, config.sampling_steps)
 
 
 def _compare(places: Places, config: DemoConfig, services: "Services", measured_with: str) -> "Comparison":

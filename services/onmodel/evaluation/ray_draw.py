@@ -5,11 +5,8 @@ process that asked. A worker keeps its pipeline loaded from one task to the next
 again by another; should the asking process die, the next run draws what is missing.
 """
 
-import logging
 import math
-import os
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Any
 
@@ -21,8 +18,7 @@ from onmodel.core.files import write_bytes
 from onmodel.evaluation.generate import DrawingModel, Planned, drawn
 from onmodel.evaluation.suite import TestSuite
 from onmodel.evaluation.tasks import Pipelines, Work
-from onmodel.serving.cluster import join_cluster, workers_that_fit
-from onmodel.serving.private_ray import private_ray
+from onmodel.serving.cluster import joined_or_private, workers_that_fit
 
 RETRIES = 3
 """How often a task is drawn again whose worker died."""
@@ -80,7 +76,7 @@ def draw_over_cluster(
         ServiceError: no cluster answers, or workers die again and again.
         ResourceError: a GPU is asked for and the cluster has none, or as `drawn`.
     """
-    with _cluster():
+    with joined_or_private(OBJECT_STORE_BYTES):
         workers, cpus, gpus = _workers(device)
         draw: Any = ray.remote(max_retries=RETRIES, num_cpus=cpus, num_gpus=gpus)(_draw)
         size = max(LEAST_PICTURES, math.ceil(sum(len(p) for _, p in work) / (workers * TASKS_PER_WORKER)))
@@ -139,15 +135,3 @@ def _workers(device: str) -> tuple[int, int, int]:
     if gpus and device != "cpu":
         return gpus, 1, 1
     return *workers_that_fit(_WORKER_CPUS), 0
-
-
-@contextmanager
-def _cluster() -> Generator[None]:
-    """The cluster that this process is part of or RAY_ADDRESS names, else a Ray of our own for as long as it takes."""
-    if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
-        join_cluster()
-        yield
-        return
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    with private_ray(object_store_bytes=OBJECT_STORE_BYTES):
-        yield

@@ -166,6 +166,12 @@ class TestSuite(Config):
         given = {key: value for key, value in changes.items() if value is not None}
         return self.model_validate({**self.model_dump(by_alias=True), **given})
 
+    def resized(self, prompts: int, variations: int, steps: int) -> Self:
+        """A copy with at most `prompts` prompts a scenario, the first ones, seeds 1 to `variations`, and `steps`."""
+        value = self.model_dump(by_alias=True)
+        value["scenarios"] = {name: templates[:prompts] for name, templates in value["scenarios"].items()}
+        return self.model_validate({**value, "seeds": tuple(range(1, variations + 1)), "steps": steps})
+
 
 def tidy(text: str) -> str:
     """One space between words, and none left where an empty slot stood ("of , a boy" becomes "of a boy")."""

@@ -4,7 +4,7 @@ Training cuts every picture to its side anyway; a copy is small, and its labels 
 detector and the table of its facts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,15 @@ from onmodel.training.buckets import cut_to_bucket
 
 if TYPE_CHECKING:
     from onmodel.dataset.analysis import Analysis
+
+
+def render_once(folder: Path, fill: Callable[[Path], object]) -> None:
+    """Let `fill` make a rendered set where it is not there; its truth, which the product may not know, is left out."""
+    if not folder.is_dir():
+        with folder_aside(folder) as aside:
+            fill(aside)
+            for truth in aside.glob("*.jsonl"):
+                truth.unlink()
 
 
 def copy_small(dataset: Dataset, analysis: "Analysis", folder: Path, side: int) -> None:

@@ -4,11 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Final
 
-from onmodel.core.files import folder_aside
 from onmodel.core.vocabulary import ShotType
 from onmodel.dataset.analysis import HasDetection, analyze
 from onmodel.dataset.folder import load_dataset
-from onmodel.experiments.copies import copy_small
+from onmodel.experiments.copies import copy_small, render_once
 from onmodel.experiments.plan import DOSES, Layout, Settings, Unit
 from onmodel.toybox.character import HELD_OUT
 from onmodel.toybox.dataset import BALANCED_SHARES, Shares, make_dataset
@@ -42,12 +41,10 @@ def make_dose_sets(settings: Settings, layout: Layout, unit: Unit, services: Has
 def _make(
     settings: Settings, unit: Unit, source: Path, target: Path, shares: Shares, seed: int, services: HasDetection
 ) -> None:
-    if not source.is_dir():
-        with folder_aside(source) as aside:
-            make_dataset(
-                aside, HELD_OUT[unit.character], settings.pictures, shares, seed, size=MODEL_SIDE,
-                trigger=unit.character,
-            )  # fmt: skip
-            for truth in aside.glob("*.jsonl"):
-                truth.unlink()
+    render_once(
+        source,
+        lambda out: make_dataset(
+            out, HELD_OUT[unit.character], settings.pictures, shares, seed, size=MODEL_SIDE, trigger=unit.character
+        ),
+    )
     copy_small(load_dataset(source), analyze(load_dataset(source), services), target, MODEL_SIDE)

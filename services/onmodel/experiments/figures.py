@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from onmodel.core.files import write_aside
 from onmodel.core.vocabulary import CATEGORIES
-from onmodel.evaluation.generate import DrawingModel, plan
-from onmodel.experiments.make import read_made
+from onmodel.evaluation.generate import plan
+from onmodel.experiments.make import model_of, read_made
 from onmodel.experiments.plan import TITLES, Layout, Settings, TrialPlan, suite_for, trials_of
 from onmodel.experiments.statistics import Estimate
 
@@ -133,8 +133,7 @@ def _row(layout: Layout, settings: Settings, trial: TrialPlan, prompts: Sequence
     if made is None:
         return None
     suite = suite_for(settings, trial.unit.character)
-    model = DrawingModel("toybox", made.base_hash, layout.trial(trial) / made.checkpoint, made.checkpoint_hash)
-    planned = plan(suite, suite.prompts(), model, layout.pictures(trial.unit.character))
+    planned = plan(suite, suite.prompts(), model_of(layout, trial, made), layout.pictures(trial.unit.character))
     paths = {picture.prompt.index: picture.path for picture in reversed(planned)}
     if not all(paths[number].is_file() for number in prompts):
         return None

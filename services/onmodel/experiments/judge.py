@@ -20,7 +20,7 @@ from onmodel.evaluation.record import Evaluation
 from onmodel.evaluation.suite import TestSuite
 from onmodel.evaluation.tasks import Options, Task, pictures_in
 from onmodel.evaluation.trial import Trial
-from onmodel.experiments.make import Made, read_made
+from onmodel.experiments.make import Made, model_of, read_made
 from onmodel.experiments.plan import Layout, Settings, TrialPlan, Unit, suite_for, trials_of
 from onmodel.experiments.probe import PROBE, Probe, load_probe
 from onmodel.experiments.truth import asked_framing, on_model
@@ -122,14 +122,13 @@ def task_of(settings: Settings, layout: Layout, trial: TrialPlan, made: Made) ->
     """
     character = trial.unit.character
     suite, root = suite_for(settings, character), layout.pictures(character)
-    checkpoint = layout.trial(trial) / made.checkpoint
-    model = DrawingModel("toybox", made.base_hash, checkpoint, made.checkpoint_hash)
+    model = model_of(layout, trial, made)
     alone = DrawingModel("toybox", made.base_hash)
     prompts = suite.prompts()
     task = Task(
         trial=Trial(
             name=trial.name,
-            checkpoint=checkpoint,
+            checkpoint=layout.trial(trial) / made.checkpoint,
             base="toybox",
             trigger=character,
             training_pictures=_pictures_of(layout.sets(trial.unit) / trial.dataset),

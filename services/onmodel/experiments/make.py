@@ -84,6 +84,13 @@ def read_made(layout: Layout, trial: TrialPlan) -> Made | None:
     return load_whole(Made, layout.trial(trial) / RECORD)
 
 
+def model_of(layout: Layout, trial: TrialPlan, made: Made) -> "DrawingModel":
+    """What drew a trial's pictures; its checkpoint need not be there, its hash is known."""
+    from onmodel.evaluation.generate import DrawingModel
+
+    return DrawingModel("toybox", made.base_hash, layout.trial(trial) / made.checkpoint, made.checkpoint_hash)
+
+
 def jobs_of(settings: Settings, layout: Layout) -> list[Job]:
     """All that is to be made, in order: a character's base pictures before its first trial."""
     jobs: list[Job] = []

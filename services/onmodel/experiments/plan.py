@@ -208,17 +208,36 @@ def check(settings: Settings) -> None:
 
 def suite_for(settings: Settings, character: str) -> TestSuite:
     """The experiment's suite at its size, asking for a character."""
-    value = load_suite(SUITE_FILE).model_dump(by_alias=True)
-    looks = HELD_OUT[character]
-    value |= {
-        "trigger": character,
-        "class": looks.noun.split()[-1],
-        "age": looks.noun,
-        "seeds": tuple(range(1, settings.variations + 1)),
-        "steps": settings.sampling_steps,
-        "scenarios": {name: prompts[: settings.prompts] for name, prompts in value["scenarios"].items()},
+    suite = load_suite(SUITE_FILE).with_slots(HELD_OUT[character].slots)
+    return suite.resized(settings.prompts, settings.variations, settings.sampling_steps)
+
+
+def training_value(settings: Settings, name: str, output: Path, dataset: Path, seed: int) -> dict[str, Any]:
+    """What all trainings of the experiment have in common, as `TrainConfig`'s sections."""
+    return {
+        "model": {"pretrained_model_name_or_path": "toybox"},
+        "network": {"network_dim": settings.rank, "network_alpha": float(settings.rank)},
+        "optimizer": {"learning_rate": settings.learning_rate, "lr_scheduler": "cosine", "lr_warmup_steps": 0.05},
+        "training": {
+            "output_dir": str(output),
+            "output_name": name,
+            "max_train_steps": settings.steps,
+            "train_batch_size": settings.batch_size,
+            "seed": seed,
+            "save_every_n_epochs": 10_000,
+            "save_last_n_epochs": 1,
+            "log_with": "none",
+        },
+        "data": {
+            "train_data_dir": str(dataset),
+            "resolution": MODEL_SIDE,
+            "enable_bucket": False,
+            "vae_batch_size": 32,
+            "caption_dropout_rate": 0.1,
+            # Encoded anew each time: sets are small, and runs side by side would wait for one another's cache.
+            "cache_latents_to_disk": False,
+        },
     }
-    return validate(TestSuite, value, str(SUITE_FILE))
 
 
 def config_of(
@@ -229,30 +248,9 @@ def config_of(
     Args:
         categories: of each picture of its set; decides what a stage may ask for.
     """
-    value: dict[str, Any] = {
-        "model": {"pretrained_model_name_or_path": "toybox"},
-        "network": {"network_dim": settings.rank, "network_alpha": float(settings.rank)},
-        "optimizer": {"learning_rate": settings.learning_rate, "lr_scheduler": "cosine", "lr_warmup_steps": 0.05},
-        "training": {
-            "output_dir": str(layout.scratch(trial)),
-            "output_name": trial.name,
-            "max_train_steps": settings.steps,
-            "train_batch_size": settings.batch_size,
-            "seed": trial.unit.own_seed,
-            "save_every_n_epochs": 10_000,
-            "save_last_n_epochs": 1,
-            "log_with": "none",
-        },
-        "data": {
-            "train_data_dir": str(layout.sets(trial.unit) / trial.dataset),
-            "resolution": MODEL_SIDE,
-            "enable_bucket": False,
-            "vae_batch_size": 32,
-            "caption_dropout_rate": 0.1,
-            # Encoded anew each time: sets are small, and runs side by side would wait for one another's cache.
-            "cache_latents_to_disk": False,
-        },
-    }
+    value = training_value(
+        settings, trial.name, layout.scratch(trial), layout.sets(trial.unit) / trial.dataset, trial.unit.own_seed
+    )
     if trial.kind == "c":
         value["network"] = {"network_dim": 4 * settings.rank, "network_alpha": 2.0 * settings.rank}
         value["optimizer"] |= {

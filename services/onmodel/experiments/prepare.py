@@ -24,7 +24,7 @@ from onmodel.dataset.materials import scenery_of
 from onmodel.dataset.merge import merge
 from onmodel.dataset.recommended import RECOMMENDED
 from onmodel.detection.config import DetectorConfig
-from onmodel.experiments.copies import copy_small
+from onmodel.experiments.copies import copy_small, render_once
 from onmodel.experiments.dose import make_dose_sets
 from onmodel.experiments.plan import Layout, Settings, Unit, trials_of, units_of
 from onmodel.experiments.rate import render_rate_set
@@ -35,12 +35,10 @@ from onmodel.film.identity import IdentityConfig
 from onmodel.film.profile import plan
 from onmodel.scoring.config import ScorerConfig
 from onmodel.toybox.character import HELD_OUT, random_character
-from onmodel.toybox.dataset import TRIAL_SHARES, Shares, make_dataset, make_places
+from onmodel.toybox.dataset import EVERY_FRAMING, PEOPLE, THINGS, TRIAL_SHARES, make_dataset, make_places
 from onmodel.toybox.film import make_film
 from onmodel.toybox.models import MODEL_SIDE
 
-EVERY_FRAMING = Shares(close_up=0.25, medium=0.25, full_body=0.25, far=0.25)
-PEOPLE, THINGS = Shares(medium=0.4, full_body=0.6), Shares(full_body=1.0, occlusion=1.0)
 MATERIALS = ("backgrounds", "companions", "foregrounds")
 REFERENCES: dict[ShotType, int] = {ShotType.CLOSE_UP: 8, ShotType.FULL_BODY: 8}
 """Most pictures of the baseline's set that tell extraction and clustering whom to look for: all that its owner has."""
@@ -127,9 +125,9 @@ def _render_all(settings: Settings, layout: Layout, processes: int) -> None:
 def _render_materials(settings: Settings, layout: Layout, seed: int) -> None:
     """Others, things in front and empty places, each a folder."""
     folder, side, first = layout.materials(seed), settings.picture_side, 100 * seed + 50
-    _once(folder / "backgrounds", lambda out: make_places(out, settings.others, first, size=side))
+    render_once(folder / "backgrounds", lambda out: make_places(out, settings.others, first, size=side))
     for number, (kind, shares) in enumerate((("companions", PEOPLE), ("foregrounds", THINGS)), start=1):
-        _once(
+        render_once(
             folder / kind,
             lambda out, shares=shares, number=number: make_dataset(
                 out, None, settings.others, shares, first + number, size=side
@@ -140,7 +138,7 @@ def _render_materials(settings: Settings, layout: Layout, seed: int) -> None:
 def _render_unit(settings: Settings, layout: Layout, unit: Unit) -> None:
     """A unit's first set, held-back pictures, and the film of its character."""
     who, seed, folder = HELD_OUT[unit.character], unit.own_seed, layout.unit(unit)
-    _once(
+    render_once(
         layout.held_back(unit),
         lambda out: make_dataset(
             out, who, settings.held_back, EVERY_FRAMING, seed + 10_000, size=MODEL_SIDE, trigger=unit.character
@@ -148,7 +146,7 @@ def _render_unit(settings: Settings, layout: Layout, unit: Unit) -> None:
     )
     if settings.dose:
         return
-    _once(
+    render_once(
         folder / "baseline",
         lambda out: make_dataset(
             out, who, settings.pictures, TRIAL_SHARES, seed, size=settings.picture_side, trigger=unit.character
@@ -160,15 +158,6 @@ def _render_unit(settings: Settings, layout: Layout, unit: Unit) -> None:
             folder / FILM, (who, other), seconds=settings.film_seconds, seed=seed, size=settings.film_side,
             fps=settings.film_fps,
         )  # fmt: skip
-
-
-def _once(folder: Path, fill: Callable[[Path], object]) -> None:
-    if not folder.is_dir():
-        with folder_aside(folder) as aside:
-            fill(aside)
-            # The truth is no part of what the product may know.
-            for truth in aside.glob("*.jsonl"):
-                truth.unlink()
 
 
 class Maker:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from onmodel.core.errors import NotFoundError, UserError
+from onmodel.core.files import write_aside
 from onmodel.core.vocabulary import Box, ShotType
 from onmodel.experiments.probe_network import STRIDE, NetworkConfig, ProbeNetwork, Readings, to_input
 from onmodel.experiments.probe_pictures import FEATURES, Feature
@@ -191,16 +192,14 @@ def _person(values: _Values, at: tuple[int, int], score: float, centre: tuple[fl
 
 def save_probe(folder: Path, network: ProbeNetwork, threshold: float, about: Mapping[str, Any]) -> None:
     """Write weights in half precision, and beside them the configuration, the threshold and `about`."""
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().half().cpu().contiguous() for name, value in network.state_dict().items()}
     description = {"network": dataclasses.asdict(network.config), "threshold": threshold, **about}
     for name, write in (
         (WEIGHTS, lambda path: save_file(weights, path)),
         (DESCRIPTION, lambda path: path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")),
     ):
-        partial = folder / f"{name}.partial"
-        write(partial)
-        partial.replace(folder / name)
+        with write_aside(folder / name) as aside:
+            write(aside)
 
 
 def load_probe(path: Path = PROBE, device: torch.device | None = None) -> Probe:

@@ -25,12 +25,11 @@ from torch import Tensor
 
 from onmodel.experiments import probe_pictures
 from onmodel.experiments.probe import Probe, load_probe, save_probe
-from onmodel.experiments.probe_augment import Batch
 from onmodel.experiments.probe_loss import batch_loss
 from onmodel.experiments.probe_measure import HELD_FIRST, accuracy, calibrated
 from onmodel.experiments.probe_network import NetworkConfig, ProbeNetwork, build
 from onmodel.experiments.probe_store import Store
-from onmodel.toybox.schedule import Average, Clock, best_device
+from onmodel.toybox.schedule import Average, Clock, Gradients, best_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,41 +57,6 @@ class TrainingConfig:
     seed: int = 29
 
 
-class _Gradients:
-    """Leaves the gradients of a batch on the parameters; on CUDA as one graph, since launching a thousand small kernels
-    takes longer than running them."""
-
-    def __init__(self, network: ProbeNetwork, example: Batch, jitter: float) -> None:
-        self._network, self._static, self._jitter = network, example, jitter
-        self._graph: torch.cuda.CUDAGraph | None = None
-        if example.images.is_cuda:
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(3):
-                    self._backward()
-            torch.cuda.current_stream().wait_stream(side)
-            network.zero_grad(set_to_none=True)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._loss = self._backward()
-
-    def _backward(self) -> Tensor:
-        loss = batch_loss(self._network, self._static, self._jitter)
-        loss.backward()
-        return loss.detach()
-
-    def __call__(self, batch: Batch) -> Tensor:
-        """The batch's loss."""
-        self._static.copy_(batch)
-        if self._graph is not None:
-            # The graph writes gradients anew, where its capture left them.
-            self._graph.replay()
-            return self._loss
-        self._network.zero_grad(set_to_none=True)
-        return self._backward()
-
-
 def train(store: Store, folder: Path, network: ProbeNetwork, seconds: float, config: TrainingConfig) -> int:
     """Train for that long on what the store holds and what comes into the folder; leaves the averaged weights in the
     network and returns the number of steps."""
@@ -104,9 +68,17 @@ def train(store: Store, folder: Path, network: ProbeNetwork, seconds: float, con
     )
     average, total = Average(network, config.average), torch.zeros((), device=device)
     clock = Clock(optimizer, seconds, warmup=config.warmup, floor=0.01)
-    gradients = _Gradients(network, store.draw(config.batch, config.shares), config.jitter)
+    batch = store.draw(config.batch, config.shares)
+
+    def backward() -> Tensor:
+        loss = batch_loss(network, batch, config.jitter)
+        loss.backward()
+        return loss.detach()
+
+    gradients = Gradients(network, backward, cuda=device.type == "cuda")
     for step in clock:
-        total += gradients(store.draw(config.batch, config.shares))
+        batch.copy_(store.draw(config.batch, config.shares))
+        total += gradients()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         average.update(network)

@@ -8,14 +8,14 @@ looked at, and no picture is drawn.
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from onmodel.core.config import Config, load, load_whole, validate
 from onmodel.core.files import file_hash, folder_aside, write_text
 from onmodel.dataset.labels import Label, write_labels
-from onmodel.experiments.plan import Layout, Settings
+from onmodel.experiments.plan import Layout, Settings, training_value
 from onmodel.toybox.character import random_character
 from onmodel.toybox.dataset import BALANCED_SHARES, TRUTH_FILE, make_dataset
 from onmodel.toybox.models import MODEL_SIDE
@@ -70,30 +70,10 @@ def try_rate(settings: Settings, layout: Layout, rate: float) -> Rate:
     from onmodel.training.run import train
 
     scratch = layout.work / ".training" / f"rate_{rate:g}"
-    value: dict[str, Any] = {
-        "model": {"pretrained_model_name_or_path": "toybox"},
-        "network": {"network_dim": settings.rank, "network_alpha": float(settings.rank)},
-        "optimizer": {"learning_rate": rate, "lr_scheduler": "cosine", "lr_warmup_steps": 0.05},
-        "training": {
-            "output_dir": str(scratch),
-            "output_name": "rate",
-            "max_train_steps": settings.steps,
-            "train_batch_size": settings.batch_size,
-            "seed": SEED,
-            "save_every_n_epochs": 10_000,
-            "validate_every_n_steps": settings.steps,
-            "log_with": "none",
-        },
-        "data": {
-            "train_data_dir": str(folder_of(layout)),
-            "resolution": MODEL_SIDE,
-            "enable_bucket": False,
-            "vae_batch_size": 32,
-            "caption_dropout_rate": 0.1,
-            "cache_latents_to_disk": False,
-            "validation_split": HELD_BACK,
-        },
-    }
+    value = training_value(settings, "rate", scratch, folder_of(layout), SEED)
+    value["optimizer"]["learning_rate"] = rate
+    value["training"]["validate_every_n_steps"] = settings.steps
+    value["data"]["validation_split"] = HELD_BACK
     result = train(validate(TrainConfig, value, "rate"), num_workers=0)
     last = read_metrics(result.trial_dir / VALIDATION)[-1]
     found = Rate(rate=rate, loss=round(float(last["losses"]["all"]), 6))

@@ -4,9 +4,7 @@ WORK must lie at the same path on every node. A worker keeps what it has loaded 
 worker dies is done again by another, from the trial's last state.
 """
 
-import os
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
@@ -14,8 +12,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from onmodel.core.errors import OnModelError, ServiceError
 from onmodel.experiments.make import Job, do
-from onmodel.serving.cluster import join_cluster
-from onmodel.serving.private_ray import private_ray
+from onmodel.serving.cluster import joined_or_private
 
 RETRIES = 2
 TRIALS_PER_GPU = 8
@@ -27,7 +24,7 @@ def over_cluster(jobs: list[Job], go_on: Callable[[], bool]) -> Iterator[tuple[J
     """Jobs on the cluster that RAY_ADDRESS names, else on a Ray of our own; see `make.Run`."""
     if not jobs:
         return
-    with _cluster():
+    with joined_or_private(OBJECT_STORE_BYTES):
         gpus = ray.cluster_resources().get("GPU", 0)
         cpus = int(ray.cluster_resources().get("CPU", 1))
         task: Any = ray.remote(max_retries=RETRIES, num_cpus=1, num_gpus=1 / TRIALS_PER_GPU if gpus else 0)(do)
@@ -58,13 +55,3 @@ def _answer(reference: Any) -> float | OnModelError:
     except RayError as error:
         reason = str(error).strip().split("\n")[0]
         return ServiceError(f"a worker that makes trials died {RETRIES + 1} times ({reason}); run again")
-
-
-@contextmanager
-def _cluster() -> Generator[None]:
-    if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
-        join_cluster()
-        yield
-        return
-    with private_ray(object_store_bytes=OBJECT_STORE_BYTES):
-        yield

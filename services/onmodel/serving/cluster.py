@@ -1,8 +1,11 @@
 """The Ray cluster that RAY_ADDRESS names, joined by this process, and what its machines have."""
 
+import logging
 import os
 import socket
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 
 from onmodel.core.errors import ServiceError
 
@@ -26,6 +29,25 @@ def join_cluster() -> None:
             f"RAY_ADDRESS={address}: no Ray cluster answers there ({type(error).__name__}); start it, or unset it to"
             " work on this machine alone"
         ) from None
+
+
+@contextmanager
+def joined_or_private(object_store_bytes: int) -> Generator[None]:
+    """The cluster that this process is part of or RAY_ADDRESS names, else a Ray of our own for as long as it takes.
+
+    Raises as `join_cluster`.
+    """
+    import ray
+
+    if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
+        join_cluster()
+        yield
+        return
+    from onmodel.serving.private_ray import private_ray
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    with private_ray(object_store_bytes=object_store_bytes):
+        yield
 
 
 def workers_that_fit(cpus: int) -> tuple[int, int]:

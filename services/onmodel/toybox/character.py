@@ -79,6 +79,11 @@ class Character:
         young = "boy" if self.gender == "male" else "girl"
         return f"teenage {young}" if self.age == "teenage" else f"little {young}"
 
+    @property
+    def slots(self) -> dict[str, str | None]:
+        """What a test suite's prompts call it: trigger, class word, class word with age."""
+        return {"trigger": self.name, "class": self.noun.split()[-1], "age": self.noun}
+
 
 def _pick(rng: np.random.Generator, options: tuple[T, ...], weights: tuple[float, ...] | None = None) -> T:
     if weights is None:

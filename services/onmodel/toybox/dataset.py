@@ -55,6 +55,12 @@ TRIAL_SHARES: Final[Shares] = Shares(close_up=0.414, full_body=0.102, far=0.008)
 """The trial's own mix: faces on plain backgrounds, and almost half of no known shot type."""
 BALANCED_SHARES: Final[Shares] = Shares(0.35, 0.275, 0.275, 0.075, 0.175, 0.10, 0.25)
 """The middle of every recommended range."""
+EVERY_FRAMING: Final[Shares] = Shares(close_up=0.25, medium=0.25, full_body=0.25, far=0.25)
+"""Of pictures that are held back: each framing as often as the others."""
+PEOPLE: Final[Shares] = Shares(medium=0.4, full_body=0.6)
+"""Of pictures that companions are cut out of."""
+THINGS: Final[Shares] = Shares(full_body=1.0, occlusion=1.0)
+"""Of pictures that things in front are cut out of."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from onmodel.core.vocabulary import ShotType
 from onmodel.toybox import tokens, training_set
 from onmodel.toybox.models import MODEL_SIDE, MODELS
 from onmodel.toybox.render import Truth
-from onmodel.toybox.schedule import Average, Clock, best_device, write_whole
+from onmodel.toybox.schedule import Average, Clock, Gradients, best_device, write_whole
 from onmodel.toybox.train_vae import encode
 
 
@@ -181,31 +181,21 @@ def batch_loss(both: _Both, unet: Callable[..., Any], batch: _Batch) -> Tensor:
     return (batch.weight * (predicted.float() - batch.noise) ** 2).mean()
 
 
-class _Gradients:
-    """Leaves the gradients of a batch on the parameters.
+class _Steps:
+    """Gradients of one batch after the other.
 
-    On CUDA a copy of the modules in bfloat16 computes them, which takes over the weights at each step; and all of that
-    is one graph, since launching a thousand small kernels takes longer than running them.
+    On CUDA a copy of the modules in bfloat16 computes them, which takes over the weights at each step.
     """
 
     def __init__(self, both: _Both, example: _Batch, *, compiled: bool) -> None:
         self._both, self._static = both, example
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._worker = copy.deepcopy(both).bfloat16() if example.noisy.is_cuda else both
+        cuda = example.noisy.is_cuda
+        self._worker = copy.deepcopy(both).bfloat16() if cuda else both
         self._unet: Callable[..., Any] = torch.compile(self._worker.unet) if compiled else self._worker.unet
-        if example.noisy.is_cuda:
+        if cuda:
             for parameter in both.parameters():
                 parameter.grad = torch.zeros_like(parameter)
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(3):
-                    self._half_backward()
-            torch.cuda.current_stream().wait_stream(side)
-            self._worker.zero_grad(set_to_none=True)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._loss = self._half_backward()
+        self._gradients = Gradients(self._worker, self._half_backward if cuda else self._backward, cuda=cuda)
 
     def _half_backward(self) -> Tensor:
         masters: list[Tensor] = list(self._both.parameters())
@@ -227,11 +217,7 @@ class _Gradients:
     def __call__(self, batch: _Batch) -> Tensor:
         """The batch's loss."""
         self._static.copy_(batch)
-        if self._graph is not None:
-            self._graph.replay()
-            return self._loss
-        self._both.zero_grad(set_to_none=True)
-        return self._backward()
+        return self._gradients()
 
 
 def _gradient(parameter: Tensor) -> Tensor:
@@ -292,7 +278,7 @@ def train(
     )  # fmt: skip
     average = Average(both, config.average)
     alphas = build_scheduler().alphas_cumprod.to(data.mean.device)
-    gradients = _Gradients(both, draw(data, config, alphas), compiled=config.compiled)
+    gradients = _Steps(both, draw(data, config, alphas), compiled=config.compiled)
     total = torch.zeros((), device=data.mean.device)
     clock = Clock(optimizer, seconds - (time.monotonic() - began), warmup=config.warmup_steps, floor=0.01)
     for step in clock:

@@ -78,11 +78,17 @@ def is_gone(pid: int) -> bool:
 
 
 def signal_when_it_trains(ablation: Ablation, name: str, number: signal.Signals, steps: int) -> threading.Thread:
-    """Send a signal to a variant's process once it has taken so many steps."""
+    """Send a signal to a variant's process once it has taken so many steps.
+
+    Called before the run: a record that a killed driver left still says that its process, dead by now, is running.
+    """
+    left = record_of(ablation, name)
+    dead = left.pid if left is not None else None
 
     def pid() -> int | None:
         record = record_of(ablation, name)
-        return record.pid if record is not None and record.status is Status.RUNNING else None
+        running = record is not None and record.status is Status.RUNNING and record.pid != dead
+        return record.pid if record is not None and running else None
 
     def work() -> None:
         if wait_for(lambda: pid() is not None and steps_of(ablation, name) > steps):

@@ -280,7 +280,7 @@ def test_a_burst_is_answered_or_refused_at_once_and_nothing_is_lost(bare: grpc.C
 def test_callers_that_give_up_harm_nobody(bare: grpc.Channel) -> None:
     stub: Any = ScoringServiceStub(bare)
     request = pb.EmbedImagesRequest(images=[common_pb2.Image(data=noise_png(n)) for n in range(16)])
-    calls = [stub.EmbedImages.future(request, timeout=300, metadata=[("application", "scoring")]) for _ in range(100)]
+    calls = [stub.EmbedImages.future(request, timeout=300, metadata=[("application", "scoring")]) for _ in range(60)]
     for call in calls[::2]:
         call.cancel()
-    assert [len(call.result().results) for call in calls[1::2]] == [16] * 50
+    assert [len(call.result().results) for call in calls[1::2]] == [16] * 30

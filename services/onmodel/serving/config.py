@@ -7,8 +7,8 @@ from pydantic import Field
 from onmodel.core.config import Config
 
 SERVICERS = (
-    "onmodel.detection.v1.detection_pb2_grpc.add_DetectionServiceServicer_to_server",
-    "onmodel.scoring.v1.scoring_pb2_grpc.add_ScoringServiceServicer_to_server",
+    "onmodel.serving.admission.add_detection",
+    "onmodel.serving.admission.add_scoring",
     "onmodel.jobs.v1.jobs_pb2_grpc.add_JobServiceServicer_to_server",
 )
 """What Serve's gRPC proxy is told of our contracts."""

@@ -112,7 +112,7 @@ def test_a_killed_driver_and_ill_variants_cost_the_others_nothing(
 ) -> None:
     file = write(ABLATION)
     ablation = make_ablation(file, load_ablation(file))
-    command = [sys.executable, "-m", "onmodel.cli.main", "ablate", str(file)]
+    command = [sys.executable, "-m", "onmodel", "ablate", str(file)]
     with (tmp_path / "log.txt").open("w") as log:
         driver = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 

@@ -10,9 +10,7 @@ from onmodel.core.errors import ResourceError
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "onmodel.cli.main", *arguments], capture_output=True, text=True, check=False
-    )
+    return subprocess.run([sys.executable, "-m", "onmodel", *arguments], capture_output=True, text=True, check=False)
 
 
 def test_help_lists_every_verb() -> None:

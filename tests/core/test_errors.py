@@ -29,3 +29,17 @@ def test_a_subclass_inherits_its_parents_row() -> None:
     class Odd(errors.NotFoundError): ...
 
     assert errors.status_code(Odd("x")) is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("one\ntwo"), "one"),
+        (ValueError("\n  one  \ntwo"), "one"),
+        (ValueError(""), "ValueError"),
+        (ValueError(" \n "), "ValueError"),
+        (ValueError("x" * 1000), "x" * 300),
+    ],
+)
+def test_the_first_line_of_another_librarys_error(error: Exception, line: str) -> None:
+    assert errors.first_line(error) == line

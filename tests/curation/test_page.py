@@ -240,7 +240,7 @@ def start_command() -> Generator[Start]:
     running: list[subprocess.Popen[str]] = []
 
     def start(arguments: Sequence[str]) -> tuple[subprocess.Popen[str], str]:
-        command = [sys.executable, "-m", "onmodel.cli.main", "curate", *arguments, "--similarity", "hash", "--json"]
+        command = [sys.executable, "-m", "onmodel", "curate", *arguments, "--similarity", "hash", "--json"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         running.append(process)
         assert process.stdout is not None

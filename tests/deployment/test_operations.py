@@ -51,7 +51,7 @@ class Up(NamedTuple):
 
 def onmodel(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "onmodel.cli.main", *arguments],
+        [sys.executable, "-m", "onmodel", *arguments],
         check=False,
         capture_output=True,
         text=True,

@@ -49,7 +49,7 @@ num_workers = 0
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "onmodel.cli.main", "improve", "project.toml", "--unattended", "--json"]
+    command = [sys.executable, "-m", "onmodel", "improve", "project.toml", "--unattended", "--json"]
     environment = {**os.environ, "ONMODEL_CACHE": str(folder / "cache")}
     return subprocess.Popen(
         command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE

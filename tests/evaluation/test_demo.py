@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 def demo(out: Path, cache: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "onmodel.cli.main", "demo", "--quick", "--out", str(out)]
+    command = [sys.executable, "-m", "onmodel", "demo", "--quick", "--out", str(out)]
     environment = {**os.environ, "ONMODEL_CACHE": str(cache)}
     return subprocess.run(command, capture_output=True, text=True, timeout=850, check=False, env=environment)
 

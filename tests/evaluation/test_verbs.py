@@ -23,7 +23,7 @@ from .test_trial import lora
 
 
 def onmodel(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "onmodel.cli.main", *arguments]
+    command = [sys.executable, "-m", "onmodel", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 

@@ -111,7 +111,7 @@ def onmodel(*arguments: str, cluster: Cluster, **more: str) -> subprocess.Comple
     """The command, as its user has it beside this cluster."""
     environment = {**cluster.environment, "RAY_API_SERVER_ADDRESS": cluster.dashboard, **more}
     return subprocess.run(
-        [sys.executable, "-m", "onmodel.cli.main", *arguments],
+        [sys.executable, "-m", "onmodel", *arguments],
         env=environment,
         capture_output=True,
         text=True,

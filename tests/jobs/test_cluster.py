@@ -88,7 +88,7 @@ def test_a_job_is_stopped_and_an_interrupted_follower_leaves_it(
 ) -> None:
     command = (*SUBMIT, "long", "--address", cluster.dashboard, "--", "merge", str(tmp_path), "--wait", "500")
     follower = subprocess.Popen(
-        [sys.executable, "-m", "onmodel.cli.main", *command],
+        [sys.executable, "-m", "onmodel", *command],
         env={**cluster.environment, **sender},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -77,7 +77,7 @@ SETTINGS = "part_s = 2.0\n[sampling.quality]\nnear_duplicate_bits = 1\n[select]\
 PATIENCE_S = 900.0
 CHECKPOINTS = f"*-{'[0-9]' * 6}.safetensors"
 """Of whole epochs."""
-ONMODEL = ("-m", "onmodel.cli.main")
+ONMODEL = ("-m", "onmodel")
 DRAWING = Path(__file__).with_name("drawing.py")
 
 

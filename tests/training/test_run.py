@@ -300,7 +300,7 @@ def test_a_killed_worker_costs_the_steps_since_the_last_state_and_nothing_else(
 def test_ctrl_c_leaves_nothing_running_and_nothing_half_written(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(training={"max_train_epochs": 100_000})
     (tmp_path / "config.toml").write_text(to_toml(config))
-    command = [sys.executable, "-m", "onmodel.cli.main", "train", str(tmp_path / "config.toml")]
+    command = [sys.executable, "-m", "onmodel", "train", str(tmp_path / "config.toml")]
     # A process inherits that its parent ignores the signal, as shells make background jobs do.
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     with (tmp_path / "log.txt").open("w") as log:

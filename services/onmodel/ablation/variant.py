@@ -8,7 +8,7 @@ from pathlib import Path
 from onmodel.ablation.config import LOSSES
 from onmodel.ablation.measuring import Measuring
 from onmodel.ablation.record import Record, Rung, Status, read_record, write_record
-from onmodel.core.errors import OnModelError
+from onmodel.core.errors import OnModelError, first_line
 from onmodel.evaluation.metrics import ALL
 from onmodel.training.config import TrainConfig
 from onmodel.training.job import METRICS, VALIDATION, Samples, TakenOverError, read_metrics
@@ -70,8 +70,7 @@ def run_variant(task: Task, *, pid: int, node: str, report: Callable[[Rung], Non
     except OnModelError as error:
         ended = task.read().changed(status=Status.FAILED, reason=str(error))
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
-        ended = task.read().changed(status=Status.FAILED, reason=f"{type(error).__name__}: {first}")
+        ended = task.read().changed(status=Status.FAILED, reason=f"{type(error).__name__}: {first_line(error)}")
     write_record(task.record, ended)
     return ended
 

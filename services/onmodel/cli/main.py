@@ -128,7 +128,3 @@ def main() -> None:
             raise
         error.show()
         sys.exit(error.exit_code)
-
-
-if __name__ == "__main__":
-    main()

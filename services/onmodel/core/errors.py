@@ -70,6 +70,12 @@ CODES: dict[type[BaseException], tuple[int, str]] = {
 }
 
 
+def first_line(error: BaseException) -> str:
+    """What another library's exception says, as it fits into a sentence: its first line, at most 300
+    characters of it, else the name of its type."""
+    return next(iter(str(error).strip().splitlines()), "").strip()[:300] or type(error).__name__
+
+
 def _codes(error: BaseException) -> tuple[int, str]:
     for kind in type(error).__mro__:
         if kind in CODES:

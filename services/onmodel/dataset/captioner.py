@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from onmodel.core.config import Config
-from onmodel.core.errors import ImageError, NotFoundError, UserError
+from onmodel.core.errors import ImageError, NotFoundError, UserError, first_line
 from onmodel.core.images import decode
 
 
@@ -47,9 +47,8 @@ class Captioner:
             self._processor: Any = _processor(config.path)
             model: Any = AutoModelForImageTextToText.from_pretrained(config.path, local_files_only=True)
         except (OSError, ValueError, KeyError, ImportError) as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(
-                f"{config.path}: no image-to-text model that transformers can load ({first}); "
+                f"{config.path}: no image-to-text model that transformers can load ({first_line(error)}); "
                 "give a folder saved with save_pretrained, its processor included"
             ) from None
         self._model: Any = model.to(self._device).eval()

@@ -1,9 +1,10 @@
 """Client of the detection service."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from onmodel.common.channel import ServiceClient, chunks
-from onmodel.common.convert import ModelInfo, image_to_wire, model_info_from_wire
+from onmodel.common.convert import ModelInfo
+from onmodel.common.model_client import ModelClient
 from onmodel.core.errors import ImageError
 from onmodel.detection.convert import Detected, result_from_wire
 from onmodel.detection.v1 import detection_pb2 as pb
@@ -12,7 +13,7 @@ from onmodel.detection.v1.detection_pb2_grpc import DetectionServiceStub
 __all__ = ["Detected", "DetectionClient", "ModelInfo"]
 
 
-class DetectionClient(ServiceClient):
+class DetectionClient(ModelClient):
     """Findings from a running service. Pictures are encoded bytes, as they lie on disk.
 
     Every method raises ServiceError when the service does not answer in time, UserError when it refuses.
@@ -29,23 +30,8 @@ class DetectionClient(ServiceClient):
 
         `advance` is called with the number of pictures that each answer brought.
         """
-        requests = (pb.DetectRequest(images=map(image_to_wire, part)) for part in chunks(images))
-        outcomes: list[Detected | ImageError] = []
-        for response in self.pipeline(self._stub.Detect, requests):
-            outcomes.extend(map(result_from_wire, response.results))
-            if advance is not None:
-                advance(len(response.results))
-        return outcomes
+        results = self._results(self._stub.Detect, pb.DetectRequest, images, advance)
+        return [result_from_wire(result) for result in results]
 
-    def model_info(self) -> ModelInfo:
-        """Which detector answers, under which settings."""
-        response = self.call(self._stub.GetModelInfo, pb.GetModelInfoRequest())
-        return model_info_from_wire(response.model)
-
-    def reload_error(self) -> str:
-        """Why the model asked for last could not take the place of the one that answers; empty when it has."""
-        return self.call(self._stub.GetModelInfo, pb.GetModelInfoRequest()).reload_error
-
-    def trailing(self) -> dict[str, str]:
-        """The trailing metadata of one short request: its id, and the service's clock (common.trace)."""
-        return self.call_with_trailing(self._stub.GetModelInfo, pb.GetModelInfoRequest())[1]
+    def _info(self) -> tuple[Any, Any]:
+        return self._stub.GetModelInfo, pb.GetModelInfoRequest()

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from onmodel.core.errors import OnModelError, ResourceError, ServiceError
+from onmodel.core.errors import OnModelError, ResourceError, ServiceError, first_line
 from onmodel.core.files import write_bytes
 from onmodel.evaluation.generate import DrawingModel, Planned, drawn
 from onmodel.evaluation.suite import TestSuite
@@ -120,7 +120,7 @@ def _answer(reference: Any) -> list[bytes]:
             raise error.cause from None
         raise
     except RayError as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise ServiceError(
             f"a worker that draws test pictures died {RETRIES + 1} times ({reason}); give it more memory or lower "
             "--batch-size, and run again: what was drawn is kept"

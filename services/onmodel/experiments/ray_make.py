@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from onmodel.core.errors import OnModelError, ServiceError
+from onmodel.core.errors import OnModelError, ServiceError, first_line
 from onmodel.experiments.make import Job, do
 from onmodel.serving.cluster import joined_or_private
 
@@ -53,5 +53,5 @@ def _answer(reference: Any) -> float | OnModelError:
             return error.cause
         raise
     except RayError as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         return ServiceError(f"a worker that makes trials died {RETRIES + 1} times ({reason}); run again")

@@ -31,7 +31,7 @@ from onmodel.jobs.storage import Open, Storage, open_s3
 
 INTERVAL_S = 30.0
 """How often outputs at s3:// are sent while the verb runs."""
-VERB = ("-m", "onmodel.cli.main")
+VERB = ("-m", "onmodel")
 
 
 def main() -> None:

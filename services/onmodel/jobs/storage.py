@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onmodel.core.errors import NotFoundError, ResourceError, UserError
+from onmodel.core.errors import NotFoundError, ResourceError, UserError, first_line
 from onmodel.core.files import write_aside
 from onmodel.core.roots import S3
 
@@ -34,7 +34,7 @@ def open_s3(uri: str) -> Any:
     try:
         return ArrowFSWrapper(S3FileSystem(region=region, endpoint_override=endpoint))
     except (OSError, ValueError) as error:
-        raise UserError(f"{uri}: S3 cannot be reached ({_first(error)}); check region and credentials") from None
+        raise UserError(f"{uri}: S3 cannot be reached ({first_line(error)}); check region and credentials") from None
 
 
 @dataclass
@@ -167,15 +167,11 @@ class _explained(contextlib.AbstractContextManager[None]):
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, PermissionError):
             raise UserError(
-                f"{self._uri}: the store refuses ({_first(error)}); check the credentials of the cluster's nodes"
+                f"{self._uri}: the store refuses ({first_line(error)}); check the credentials of the cluster's nodes"
             ) from None
         if isinstance(error, OSError):
             if error.errno in (28, 122):  # ENOSPC, EDQUOT
                 raise ResourceError(f"{self._uri}: no room for it on this node; free some, or set ONMODEL_CACHE")
             raise UserError(
-                f"{self._uri}: cannot be read or written ({_first(error)}); check URI, credentials and network"
+                f"{self._uri}: cannot be read or written ({first_line(error)}); check URI, credentials and network"
             ) from None
-
-
-def _first(error: BaseException) -> str:
-    return (next(iter(str(error).splitlines()), "") or type(error).__name__)[:300]

@@ -1,11 +1,12 @@
 """Client of the scoring service."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from onmodel.common.channel import ServiceClient, chunks
-from onmodel.common.convert import ModelInfo, image_to_wire, model_info_from_wire
+from onmodel.common.convert import image_to_wire
+from onmodel.common.model_client import ModelClient
 from onmodel.core.errors import ImageError
 from onmodel.scoring.convert import (
     ConsistencyScores,
@@ -25,7 +26,7 @@ from onmodel.scoring.v1.scoring_pb2_grpc import ScoringServiceStub
 TEXTS_PER_REQUEST = 1024
 
 
-class ScoringClient(ServiceClient):
+class ScoringClient(ModelClient):
     """Embeddings and scores from a running service. Pictures are encoded bytes, as they lie on disk.
 
     Every method raises ServiceError when the service does not answer in time, UserError when it refuses.
@@ -42,13 +43,8 @@ class ScoringClient(ServiceClient):
 
         `advance` is called with the number of pictures that each answer brought.
         """
-        requests = (pb.EmbedImagesRequest(images=map(image_to_wire, part)) for part in chunks(images))
-        outcomes: list[Vector | ImageError] = []
-        for response in self.pipeline(self._stub.EmbedImages, requests):
-            outcomes.extend(embed_result_from_wire(result) for result in response.results)
-            if advance is not None:
-                advance(len(response.results))
-        return outcomes
+        results = self._results(self._stub.EmbedImages, pb.EmbedImagesRequest, images, advance)
+        return [embed_result_from_wire(result) for result in results]
 
     def embed_texts(self, texts: Sequence[str]) -> Array:
         """float32 (len(texts), width), rows of unit length."""
@@ -84,15 +80,5 @@ class ScoringClient(ServiceClient):
         ]
         return prompt_from_wire(self.call(self._stub.ScorePrompt, pb.ScorePromptRequest(pairs=pairs)))
 
-    def model_info(self) -> ModelInfo:
-        """Which model scores."""
-        response = self.call(self._stub.GetModelInfo, pb.GetModelInfoRequest())
-        return model_info_from_wire(response.model)
-
-    def reload_error(self) -> str:
-        """Why the model asked for last could not take the place of the one that answers; empty when it has."""
-        return self.call(self._stub.GetModelInfo, pb.GetModelInfoRequest()).reload_error
-
-    def trailing(self) -> dict[str, str]:
-        """The trailing metadata of one short request: its id, and the service's clock (common.trace)."""
-        return self.call_with_trailing(self._stub.GetModelInfo, pb.GetModelInfoRequest())[1]
+    def _info(self) -> tuple[Any, Any]:
+        return self._stub.GetModelInfo, pb.GetModelInfoRequest()

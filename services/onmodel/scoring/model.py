@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import Compose, Normalize
 
-from onmodel.core.errors import NotFoundError, OnModelError, ResourceError, UserError
+from onmodel.core.errors import NotFoundError, OnModelError, ResourceError, UserError, first_line
 from onmodel.core.images import RGB
 from onmodel.scoring.config import ScorerConfig
 
@@ -192,7 +192,7 @@ def _pretrained(config: ScorerConfig) -> str:
 
 
 def _load_error(config: ScorerConfig, error: Exception) -> OnModelError:
-    reason = next(iter(str(error).splitlines()), type(error).__name__).strip()
+    reason = first_line(error)
     # The hub client's errors of a missing network are many classes from several libraries.
     modules = {kind.__module__.split(".")[0] for kind in type(error).__mro__}
     if modules & {"huggingface_hub", "requests", "urllib3", "httpx", "urllib"} or isinstance(error, OSError):

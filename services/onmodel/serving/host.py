@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from onmodel.core.errors import OnModelError, ServiceError
+from onmodel.core.errors import OnModelError, ServiceError, first_line
 from onmodel.serving.config import CONTROL_SOCKET, SERVICERS, LocalApp, StartOptions
 from onmodel.serving.private_ray import start_private_ray
 
@@ -119,8 +119,7 @@ def _answer(host: "_Host", command: dict[str, Any]) -> dict[str, Any]:
         import traceback
 
         traceback.print_exc()
-        first = next(iter(str(error).splitlines()), "")
-        return {"error": f"the services could not be started: {first or type(error).__name__}", "kind": "ServiceError"}
+        return {"error": f"the services could not be started: {first_line(error)}", "kind": "ServiceError"}
     return {"ok": True}
 
 

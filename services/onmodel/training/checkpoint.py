@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from onmodel.core.errors import NotFoundError, UserError
+from onmodel.core.errors import NotFoundError, UserError, first_line
 from onmodel.core.files import folder_aside
 from onmodel.training.config import TrainConfig
 
@@ -83,5 +83,5 @@ def load_state(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise NotFoundError(f"{file}: no such file; the folder holds no training state") from None
     except Exception as error:  # the unpickler raises whatever broken bytes lead it to
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(f"{file}: cannot be read ({reason}); the state is damaged, remove its folder") from None

@@ -14,7 +14,7 @@ import safetensors
 import torch
 import transformers
 
-from onmodel.core.errors import UserError
+from onmodel.core.errors import UserError, first_line
 from onmodel.training import network
 from onmodel.training.locate import locate_model, locate_vae
 from onmodel.training.lora_file import read_lora
@@ -49,7 +49,7 @@ def load_pipeline(
                     str(where), torch_dtype=dtype, **_left_out(where)
                 )
     except (OSError, ValueError, KeyError, json.JSONDecodeError, safetensors.SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         advice = "check its files"
         if isinstance(where, Path) and where.is_file():
             advice += (
@@ -85,7 +85,7 @@ def load_vae(path: str, own: Any, dtype: torch.dtype = torch.float32) -> Any:
                     own.save_config(configs)
                     found = type(own).from_single_file(str(where), config=configs, torch_dtype=dtype)
     except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError, safetensors.SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise UserError(f"vae {path}: is no autoencoder that can be loaded ({reason}); check its files") from None
     mine, theirs = ((vae.config["latent_channels"], len(vae.config["block_out_channels"])) for vae in (found, own))
     if mine != theirs:

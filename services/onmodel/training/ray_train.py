@@ -22,7 +22,7 @@ from ray.train.torch import TorchConfig
 from torch import Tensor
 
 from onmodel.core.beside import beside
-from onmodel.core.errors import InternalError, OnModelError, ResourceError
+from onmodel.core.errors import InternalError, OnModelError, ResourceError, first_line
 from onmodel.serving.cluster import wait_for_the_dead
 from onmodel.serving.private_ray import private_ray
 from onmodel.training.job import Job, threads_per_worker
@@ -140,7 +140,7 @@ def _start(stack: contextlib.ExitStack) -> None:
             os.environ.setdefault(name, value)
         stack.enter_context(private_ray(object_store_bytes=OBJECT_STORE_BYTES))
     except Exception as error:  # Ray raises bare exceptions here
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise ResourceError(f"Ray cannot be started ({reason}); close other programs, or check RAY_ADDRESS") from None
 
 

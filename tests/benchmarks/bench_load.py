@@ -186,7 +186,7 @@ def load(services: Services, seconds: float, report: Report) -> None:
             late = percentile(refused, 99)
             report.add(f"{name}: refused after, 99 %", f"{late:.2f} s", "<= 1 s", late <= 1)
         report.add(f"{name}: neither answered nor refused", f"{sum(other.values())} {other or ''}", "0", not other)
-    outcomes = offered(services.address, 0.8 * capacity, seconds, cancel=0.5)
+    outcomes = offered(services.address, 0.8 * capacity, min(60.0, seconds), cancel=0.5)
     kept = [each.status for each in outcomes if each.status != "CANCELLED"]
     well = sum(status == "OK" for status in kept)
     report.add("half cancelled: the others answered", f"{well} of {len(kept)}", "all", well == len(kept))
@@ -239,7 +239,7 @@ def main() -> None:
         sys.stdout.write(json.dumps(asyncio.run(open_loop(address, rate, seconds, cancel))))
         return
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=300.0, help="Of each of the five parts.")
+    parser.add_argument("--seconds", type=float, default=300.0, help="Of each rate, and of the kills.")
     parser.add_argument("--only", choices=("load", "kills"))
     given = parser.parse_args()
     plan = plan_apps(None, None)

@@ -1,4 +1,4 @@
-"""Build the docs site from the repository's Markdown: `python scripts/build_docs.py [--out site] [--work build/docs]`.
+"""Build the docs site from the repository's Markdown: `python scripts/build_docs.py [--out site]`.
 
 The pages are README.md, docs/ and what is generated from the code (docs_commands, docs_contracts). Links that lead to
 other files of the repository get a page with that file, so that the site stands on its own. A link that leads nowhere,
@@ -27,11 +27,12 @@ LANGUAGES = {".toml": "toml", ".yaml": "yaml", ".json": "json", ".proto": "proto
 class Site:
     """The folder of pages that the generator reads."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.root = root
         self.folder = folder
         self.places: dict[Path, Path] = {Path("README.md"): Path("index.md")}
-        for page in sorted((ROOT / "docs").rglob("*.md")):
-            relative = page.relative_to(ROOT)
+        for page in sorted((root / "docs").rglob("*.md")):
+            relative = page.relative_to(root)
             self.places[relative] = relative.relative_to("docs")
         self.waiting = list(self.places)
 
@@ -42,12 +43,12 @@ class Site:
             target = self.folder / self.places[source]
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.suffix in PICTURES:
-                shutil.copyfile(ROOT / source, target)
+                shutil.copyfile(self.root / source, target)
             else:
                 target.write_text(self._page(source), encoding="utf-8")
 
     def _page(self, source: Path) -> str:
-        text = (ROOT / source).read_text(encoding="utf-8")
+        text = (self.root / source).read_text(encoding="utf-8")
         if source.suffix != ".md":
             return (
                 f"# {source.name}\n\n`{source}`\n\n````{LANGUAGES.get(source.suffix, 'text')}\n{text.rstrip()}\n````\n"
@@ -64,7 +65,7 @@ class Site:
         if not path or "://" in path or path.startswith("mailto:"):
             return found[0]
         place = Path(os.path.normpath(source.parent / path))
-        if not (ROOT / place).exists():
+        if not (self.root / place).exists():
             raise SystemExit(f"{source}: links to {path}, which is not there; mend the link")
         relative = os.path.relpath(self._place(source, place), self.places[source].parent)
         return f"{found[1]}{relative}{sign}{anchor}{found[3]}"
@@ -73,7 +74,7 @@ class Site:
         """Where in the site a file of the repository is; one that is not there yet is brought."""
         if place in FOLDERS:
             return FOLDERS[place]
-        if (ROOT / place).is_dir():
+        if (self.root / place).is_dir():
             raise SystemExit(f"{source}: links to the folder {place}; link to a file in it")
         if place not in self.places:
             inside = place.relative_to("docs") if place.parts[0] == "docs" else Path("files") / place
@@ -94,10 +95,10 @@ def generate(folder: Path) -> None:
         (folder / f"{name}.md").write_text(page(), encoding="utf-8")
 
 
-def build(work: Path, out: Path) -> None:
-    """Lay the pages out in `work`, which is emptied first, and put the built site at `out`."""
+def build(root: Path, work: Path, out: Path) -> None:
+    """Lay out the pages of the repository at `root` in `work`, emptied first, and put the built site at `out`."""
     shutil.rmtree(work, ignore_errors=True)
-    Site(work / "docs").lay_out()
+    Site(root, work / "docs").lay_out()
     generate(work / "docs" / "reference")
     (work / "docs" / "assets").mkdir()
     shutil.copyfile(STYLE, work / "docs" / "assets" / "onmodel.css")
@@ -114,10 +115,11 @@ def build(work: Path, out: Path) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, default=ROOT)
     parser.add_argument("--out", type=Path, default=ROOT / "site")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "docs")
     arguments = parser.parse_args()
-    build(arguments.work, arguments.out)
+    build(arguments.root, arguments.work, arguments.out)
     sys.stdout.write(f"{arguments.out / 'index.html'}\n")
 
 

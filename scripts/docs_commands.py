@@ -5,6 +5,7 @@ the installed version does.
 """
 
 import ast
+import enum
 import inspect
 import sys
 import textwrap
@@ -92,9 +93,7 @@ def _parameters(command: Any, name: str) -> str:
 
 def configs_page() -> str:
     """Markdown of every config's keys: type, limits, default and meaning, from the pydantic models."""
-    parts = [
-        "# Config files\n\nAn unknown key is an error that names the nearest known one. A key without a default must be given.\n"
-    ]
+    parts = ["# Config files\n\nAn unknown key is an error that names the nearest known one.\n"]
     for heading, where, model in CONFIGS:
         root = heading.lower().replace(" ", "-")
         parts.append(f"## {heading}\n\n{where} {prose(inspect.cleandoc(model.__doc__ or ''))}\n")
@@ -186,7 +185,7 @@ def type_text(annotation: Any, limits: str = "") -> str:
         text = type_text(arguments[0])
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         text = "table"
-    elif isinstance(annotation, type) and hasattr(annotation, "__members__"):
+    elif isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         text = " or ".join(f"`{member.value}`" for member in annotation)
     else:
         text = PLAIN_TYPES.get(annotation, getattr(annotation, "__name__", str(annotation)))

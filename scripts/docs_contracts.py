@@ -4,7 +4,6 @@ Generated when the site is built (`scripts/build_docs.py`), never committed.
 """
 
 import dataclasses
-import enum
 import inspect
 import sys
 import tempfile
@@ -115,7 +114,8 @@ def _message(message: DescriptorProto, name: str, path: tuple[int, ...], comment
 
 
 def _enum(each: Any, name: str, path: tuple[int, ...], comments: Comments) -> Iterator[str]:
-    yield f"### {each.name} {{ #{_slug(name)} }}\n\n{inline(comments.get(path, ''))}\n\n| value | number | |\n|---|---|---|"
+    yield f"### {each.name} {{ #{_slug(name)} }}\n\n{inline(comments.get(path, ''))}\n"
+    yield "| value | number | |\n|---|---|---|"
     for number, value in enumerate(each.value):
         note = comments.get((*path, ENUM_VALUE, number), "")
         yield f"| `{value.name}` | {value.number} | {cell(inline(note))} |"

@@ -142,15 +142,16 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _keys(model: type[BaseModel], tables: dict[type[BaseModel], list[str]], root: str) -> str:
     notes = field_notes(model)
-    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    lines = ['<div class="keys" markdown>\n', "| key | type and default | meaning |", "|---|---|---|"]
     for name, field in model.model_fields.items():
         shown = type_text(field.annotation, _limits(field))
         inner = next(_models(field.annotation), None)
         if inner is not None:
             shown = f"[{shown}](#{_anchor(root, tables[inner])})"
         note = notes.get(name) or field.description or ""
-        lines.append(f"| `{field.alias or name}` | {cell(shown)} | {cell(_default(field))} | {cell(prose(note))} |")
-    return "\n".join(lines) + "\n"
+        form = f"{cell(shown)}<br>{cell(_default(field))}"
+        lines.append(f"| `{field.alias or name}` | {form} | {cell(prose(note))} |")
+    return "\n".join([*lines, "\n</div>\n"])
 
 
 def field_notes(model: type[Any]) -> dict[str, str]:

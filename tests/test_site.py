@@ -57,6 +57,12 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
             assert "://" not in tag, f"{page.name}: {tag}"
 
 
+def test_every_page_is_in_the_nav() -> None:
+    nav = (ROOT / "scripts" / "docs_site.toml").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert f'"{page.relative_to(ROOT / "docs")}"' in nav, f"{page.name}: give it a place in scripts/docs_site.toml"
+
+
 def test_every_verb_and_key_has_its_place(site: Path) -> None:
     assert set(VERBS) <= anchors(site / "reference" / "commands.html")
     keys = (site / "reference" / "config.html").read_text(encoding="utf-8")

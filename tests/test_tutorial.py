@@ -21,7 +21,7 @@ SMALLER = {
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_every_command_runs(tmp_path: Path, run_page: Callable[..., None]) -> None:
     run_page(PAGE, SMALLER, ("onmodel", "python", "sed"))
     assert list((tmp_path / "frames").glob("*.png"))

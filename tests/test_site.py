@@ -13,6 +13,7 @@ from onmodel.cli.main import VERBS
 from onmodel.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

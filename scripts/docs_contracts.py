@@ -151,14 +151,22 @@ def clients_page() -> str:
         parts.append(f"## {client.__name__}\n\n`from {client.__module__} import {client.__name__}`\n")
         parts.append(prose(inspect.cleandoc(client.__doc__ or "")) + "\n")
         parts.append(_signature(client.__name__, client.__init__))
-        methods = [(name, each) for name, each in vars(client).items() if inspect.isfunction(each) and name[0] != "_"]
-        for name, method in methods:
+        for name, method in _methods(client).items():
             parts.append(f"### {name} {{ #{client.__name__.lower()}-{name.replace('_', '-')} }}\n")
             parts.append(_signature(name, method))
             parts.append(prose(inspect.getdoc(method) or "") + "\n")
     parts.append("## What they take and give\n")
     parts += [_fields(each) for each in ANSWERS]
     return "\n".join(parts)
+
+
+def _methods(client: type[Any]) -> dict[str, Any]:
+    """A client's methods, with those of what it shares with others, but not what every connection has."""
+    found: dict[str, Any] = {}
+    for owner in client.__mro__:
+        if not issubclass(ServiceClient, owner):
+            found |= {name: each for name, each in vars(owner).items() if name not in found}
+    return {name: each for name, each in found.items() if inspect.isfunction(each) and not name.startswith("_")}
 
 
 def _signature(name: str, function: Any) -> str:

@@ -70,6 +70,14 @@ def test_every_verb_and_key_has_its_place(site: Path) -> None:
     for section in (TrainConfig.model_fields[name].annotation for name in ("model", "network", "data", "advanced")):
         for key in getattr(section, "model_fields", {}):
             assert f"<code>{key}</code>" in keys, key
+    clients = anchors(site / "reference" / "clients.html")
+    for method in (
+        "detectionclient-detect",
+        "detectionclient-model-info",
+        "scoringclient-embed-images",
+        "jobclient-follow",
+    ):
+        assert method in clients
     contracts = (site / "reference" / "contracts.html").read_text(encoding="utf-8")
     for proto in (ROOT / "protos").rglob("*.proto"):
         for name in re.findall(

@@ -24,7 +24,7 @@ define debian
 	fi
 endef
 
-.PHONY: setup debian-run debian-test debian-node node-test demo test lint audit check bench contracts clean
+.PHONY: setup debian-run debian-test debian-node node-test demo test lint audit check bench contracts docs clean
 
 setup: debian-run $(STAMP) $(COMPILED)
 
@@ -90,5 +90,9 @@ bench: setup
 contracts: setup
 	@$(BIN)/python scripts/generate_contracts.py
 
+# Reading it needs no server but for the search: `python -m http.server --directory site`.
+docs: setup
+	@$(BIN)/python scripts/build_docs.py
+
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist site

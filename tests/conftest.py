@@ -1,10 +1,13 @@
 """Fixtures that every test package may use."""
 
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Generator, Sequence
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +82,54 @@ def call_from_node() -> Callable[[str, Sequence[dict[str, Any]]], list[Any]]:
     return call
 
 
-LONGEST = ("tests/test_readme.py", "training/test_run.py", "ablation/test_together.py", "serving/test_local_cluster.py")
+BLOCK = re.compile(r"^```(\w+)(?: title=\"(.+?)\")?\n(.*?)^```", re.DOTALL | re.MULTILINE)
+"""Kind, the name of the file that it is (where a title says so), and text of a block of code."""
+
+
+@pytest.fixture
+def run_page(tmp_path: Path) -> Generator[Callable[..., None]]:
+    """Runs what a page shows, in its order and in the test's folder: (page, changes, programs).
+
+    Blocks with a title are written to the file of that name; the others run: Python as it is, bash by its lines that
+    begin with one of `programs`. `changes` are texts in place of others, each of which the page must show.
+    """
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "ONMODEL_CACHE": str(tmp_path / "cache"),
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+    }
+
+    def run(page: Path, changes: Mapping[str, str], programs: Sequence[str] = ("onmodel",)) -> None:
+        text = page.read_text(encoding="utf-8")
+        for shown, instead in changes.items():
+            assert shown in text, f"{page.name} no longer shows {shown!r}"
+            text = text.replace(shown, instead)
+        commands: list[list[str]] = []
+        for kind, title, block in BLOCK.findall(text):
+            if title:
+                (tmp_path / title).write_text(block, encoding="utf-8")
+            elif kind == "python":
+                commands.append([sys.executable, "-c", block])
+            elif kind == "bash":
+                lines = block.replace("\\\n", " ").splitlines()
+                commands += [["bash", "-c", line] for line in lines if line.split(" ")[0] in programs]
+        for command in commands:
+            done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{command[-1]}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
+
+    yield run
+    if (tmp_path / "state").exists():
+        subprocess.run(["onmodel", "serve", "down"], env=environment, capture_output=True, check=False)
+
+
+LONGEST = (
+    "tests/test_readme.py",
+    "tests/test_tutorial.py",
+    "training/test_run.py",
+    "ablation/test_together.py",
+    "serving/test_local_cluster.py",
+)
 """A minute and more each, the longest first."""
 
 

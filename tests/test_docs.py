@@ -1,17 +1,41 @@
-"""Commands that the README and `docs/` show are ones that `onmodel` understands, and what they link to exists."""
+"""What the README and `docs/` show is right: commands, configs, Python, links."""
 
+import ast
+import importlib
+import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from onmodel.ablation.config import AblationConfig, SearchSection
 from onmodel.cli.main import load_verb
+from onmodel.core.config import Config, validate
+from onmodel.dataset.composition import Composition
+from onmodel.diagnosis.project import Project
+from onmodel.evaluation.suite import TestSuite
+from onmodel.jobs.service import JobsArgs
+from onmodel.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # `sh`: what needs another machine, so that the README's test cannot run it.
 BLOCK = re.compile(r"```(?:ba)?sh\n(.*?)```", re.DOTALL)
+OTHER = re.compile(r"^```(toml|json|yaml|python)\b[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+FORMS: tuple[tuple[str, type[Config]], ...] = (
+    ("data", TrainConfig),
+    ("base", AblationConfig),
+    ("metric", SearchSection),
+    ("test_suite", Project),
+    ("scenarios", TestSuite),
+    ("close_up", Composition),
+    ("allowed_roots", JobsArgs),
+)
+"""A key that only configs of one form have."""
 
 
 def shown(page: Path) -> list[str]:
@@ -36,6 +60,37 @@ def test_every_command_has_the_options_it_is_shown_with(page: Path) -> None:
 def test_every_file_that_is_linked_exists(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def blocks(page: Path, *kinds: str) -> list[tuple[str, str]]:
+    """(kind, text) of a page's blocks of code of these kinds."""
+    return [each for each in OTHER.findall(page.read_text(encoding="utf-8")) if each[0] in kinds]
+
+
+def parsed(kind: str, text: str) -> dict[str, Any]:
+    """What a block holds; of an application in a Serve config and of a lone `[search]`, what stands in it."""
+    value = {"toml": tomllib.loads, "json": json.loads, "yaml": yaml.safe_load}[kind](text)
+    value = value[0]["args"] if isinstance(value, list) else value
+    return value["search"] if list(value) == ["search"] else value
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_config_is_one(page: Path) -> None:
+    for kind, text in blocks(page, "toml", "json", "yaml"):
+        value = parsed(kind, text)
+        model = next((form for key, form in FORMS if key in value), None)
+        assert model is not None, f"{page.name}: which config is this? Name a key of it in FORMS.\n{text}"
+        validate(model, value, page.name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_python_block_compiles_and_imports_what_exists(page: Path) -> None:
+    for _, text in blocks(page, "python"):
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                module = importlib.import_module(node.module)
+                for name in node.names:
+                    assert hasattr(module, name.name), f"{page.name}: {node.module} has no {name.name}"
 
 
 def test_the_page_of_the_data_engine_shows_every_step() -> None:

@@ -1,11 +1,8 @@
 """Every command of the README runs as it stands there, in the order it stands there."""
 
-import os
 import re
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +15,7 @@ from onmodel.toybox.film import make_film
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, re.DOTALL)
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 
 TRIAL = """
 [model]
@@ -61,19 +58,8 @@ references = "references"
 
 def commands() -> list[str]:
     """The lines of the bash blocks, without their comments."""
-    lines = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]
+    lines = [line for text in BLOCKS for line in text.splitlines()]
     return [line.split("#")[0].strip() for line in lines if line.strip()]
-
-
-def steps() -> list[tuple[str, str]]:
-    """(kind, text): single `onmodel` lines of bash blocks, whole python blocks, in the README's order."""
-    found: list[tuple[str, str]] = []
-    for kind, text in BLOCKS:
-        if kind == "python":
-            found.append((kind, text))
-        else:
-            found += [("bash", line) for line in text.splitlines() if line.startswith("onmodel ")]
-    return found
 
 
 def test_the_two_make_commands_exist() -> None:
@@ -90,8 +76,8 @@ def test_every_file_that_is_linked_exists() -> None:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
-    """A folder as a user of the README has it, and its environment."""
+def workspace(tmp_path: Path) -> Path:
+    """A folder as a user of the README has it."""
     make_dataset(tmp_path / "my_character", HELD_OUT["zibo"], 16, TRIAL_SHARES, seed=3, size=128, trigger="zibo")
     make_film(tmp_path / "film.mp4", tuple(HELD_OUT.values()), seconds=24, seed=5)
     (tmp_path / "references").mkdir()
@@ -101,31 +87,19 @@ def workspace(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
         (tmp_path / f"{name}.toml").write_text(TRIAL.format(name=name, data=data))
     (tmp_path / "suite.json").write_text(SUITE)
     (tmp_path / "ablation.toml").write_text(ABLATION)
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "ONMODEL_CACHE": str(tmp_path / "cache"),
-        "XDG_STATE_HOME": str(tmp_path / "state"),
-    }
-    yield tmp_path, environment
-    subprocess.run(["onmodel", "serve", "down"], env=environment, capture_output=True, check=False)
+    return tmp_path
 
 
 @pytest.mark.ray
 @pytest.mark.timeout(1500)
-def test_every_command_runs(workspace: tuple[Path, dict[str, str]]) -> None:
-    folder, environment = workspace
+def test_every_command_runs(workspace: Path, run_page: Callable[..., None]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    for kind, shown in steps():
-        text = shown.replace("9000", port)
-        command = [sys.executable, "-c", text] if kind == "python" else ["bash", "-c", text]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{text}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
-    assert (folder / "analysis.html").stat().st_size > 10_000
-    assert (folder / "comparison.html").stat().st_size > 10_000
-    assert list((folder / "runs" / "trial_1").glob("*.safetensors"))
-    assert (folder / "runs" / "ablation" / "report.html").stat().st_size > 10_000
-    assert list((folder / "frames").glob("*.png"))
-    assert load_dataset(folder / "merged").pictures
+    run_page(ROOT / "README.md", {"9000": port})
+    assert (workspace / "analysis.html").stat().st_size > 10_000
+    assert (workspace / "comparison.html").stat().st_size > 10_000
+    assert list((workspace / "runs" / "trial_1").glob("*.safetensors"))
+    assert (workspace / "runs" / "ablation" / "report.html").stat().st_size > 10_000
+    assert list((workspace / "frames").glob("*.png"))
+    assert load_dataset(workspace / "merged").pictures

@@ -118,3 +118,22 @@ def cut_references(spec: Path, film: Path, folder: Path) -> Path:
                 given = wanted.pop(0)
                 frame.to_image().crop(given["box"]).save(folder / f"{round(given['time_s'] * 1000):09d}.png")
     return folder
+
+
+def cut(film: Path, target: Path, from_s: float, to_s: float) -> Path:
+    """An excerpt of a film, from the last key frame before `from_s` on, its packets copied."""
+    with av.open(str(film)) as source, av.open(str(target), "w") as copy:
+        stream = source.streams.video[0]
+        made = copy.add_stream_from_template(stream)
+        assert stream.time_base is not None
+        source.seek(round(from_s / stream.time_base), stream=stream)
+        start = None
+        for packet in source.demux(stream):
+            if packet.pts is None or packet.dts is None:
+                continue
+            start = packet.pts if start is None else start
+            if (packet.pts - start) * stream.time_base >= to_s - from_s:
+                break
+            packet.pts, packet.dts, packet.stream = packet.pts - start, packet.dts - start, made
+            copy.mux(packet)
+    return target

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from film.made import cut_references
 from onmodel.detection.weights import ENVIRONMENT
+from onmodel.evaluation.compare import Comparison
 from onmodel.film.records import LINEAGE
 
 ASSETS = Path(__file__).parents[3] / "shared" / "assets"
@@ -37,7 +38,7 @@ HELD_BACK = "# hold back"
 HELD_SHOTS = frozenset({2, 8, 22})
 """A close-up, a full body with arms and a toy, and a close-up from another side."""
 TRIALS = ("close_ups", "balanced")
-SHOT_PRECISION = 0.95
+METRICS = ("on_model", "found", "framing", "identity", "consistency", "memorisation")
 
 
 def steps(page: Path = PAGE) -> list[str]:
@@ -95,14 +96,23 @@ def run(work: Path, lines: Sequence[str]) -> Iterator[tuple[str, float]]:
 
 def figures(work: Path) -> None:
     """Print what came of it."""
-    taken = lineage(work / "frames")
-    print(f"real pictures: frames taken | {len(taken)} | - | -")
-    print(f"real pictures: held back | {len(list((work / 'held_back').iterdir()))} | - | -")
-    comparison: dict[str, Any] = json.loads((work / "comparison.json").read_text(encoding="utf-8"))
-    for name in TRIALS:
-        losses = [json.loads(line)["loss"] for line in (work / "runs" / name / "metrics.jsonl").open(encoding="utf-8")]
-        print(f"real pictures: {name}: loss of the last 50 steps | {sum(losses[-50:]) / len(losses[-50:]):.4f} | - | -")
-    print(json.dumps(comparison, indent=1)[:2000])
+    comparison = Comparison.model_validate_json((work / "comparison.json").read_text(encoding="utf-8"))
+    row("frames taken", len(lineage(work / "frames")))
+    row("held back", len(list((work / "held_back").iterdir())))
+    for result in comparison.evaluations:
+        separation = result.calibration.separation if result.calibration else None
+        row(f"{result.trial}: scorer tells held-back pictures from the base model's", separation)
+        row(f"{result.trial}: pictures", len(result.pictures))
+        for name in METRICS:
+            found = result.overall.get(name)
+            said = "-" if found is None else f"{found.mean:.3f} ({found.low:.3f} to {found.high:.3f})"
+            row(f"{result.trial}: {name}", said)
+    print(comparison.verdict)
+
+
+def row(name: str, value: object) -> None:
+    """One line of the table; there are no targets."""
+    print(f"real pictures: {name} | {value} | - | -")
 
 
 def main() -> None:

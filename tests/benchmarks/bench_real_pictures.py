@@ -32,6 +32,7 @@ ASSETS = Path(__file__).parents[3] / "shared" / "assets"
 FILM = ASSETS / "video" / "big_buck_bunny_117s_720p.mp4"
 GIVEN = Path(__file__).parent / "real_pictures"
 REFERENCES = Path(__file__).parents[1] / "film" / "rabbit_references.json"
+STRANGERS = REFERENCES.with_name("rabbit_strangers.json")
 PAGE = Path(__file__).parents[2] / "docs" / "real-pictures.md"
 HELD_BACK = "# hold back"
 """The one step that is no command, as the page shows it."""
@@ -55,8 +56,9 @@ def prepare(work: Path, film: Path = FILM) -> None:
         shutil.copy(file, work / file.name)
     if not (work / "film.mp4").exists():
         (work / "film.mp4").symlink_to(film)
-    if not (work / "references").is_dir():
-        cut_references(REFERENCES, film, work / "references")
+    for name, spec in (("references", REFERENCES), ("strangers", STRANGERS)):
+        if not (work / name).is_dir():
+            cut_references(spec, film, work / name)
 
 
 def hold_back(work: Path, shots: frozenset[int] = HELD_SHOTS) -> None:

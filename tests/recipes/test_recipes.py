@@ -45,9 +45,10 @@ class Runner:
     def __init__(self, address: str, film: Path) -> None:
         self.address, self.film = address, film
 
-    def go(self, line: str, **replaced: str) -> None:
+    def go(self, line: str, *more: str, **replaced: str) -> None:
         """One line in the current folder, models those of the services, words replaced. Raises as the verb does."""
         _, verb, *words = shlex.split(line)
+        words += more
         for option in ("--scorer", "--scorer-pretrained", "--detector"):
             if option in words:
                 place = words.index(option)
@@ -92,6 +93,7 @@ def recipe(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for picture in sorted(cut_references(folder / "frames.json", runner.film, folder / "my_character").iterdir()):
         picture.with_suffix(".txt").write_text("zibo, close-up")
     cut_references(real.REFERENCES, runner.film, folder / "references")
+    cut_references(real.STRANGERS, runner.film, folder / "strangers")
     cut(runner.film, folder / "film.mp4", *EXCERPT_S)
     (folder / "suite.json").write_text(json.dumps(SUITE))
     with pytest.MonkeyPatch.context() as patch:
@@ -145,7 +147,8 @@ def test_a_family_is_trained_compared_and_loads_elsewhere(
         assert len(train(load_train_config(Path(file)))) == 2
     replaced = {"character": str(recipe / "suite.json"), "references": str(recipe / "references")}
     for line in lines("recipes.md", "evaluate", "compare", "diagnose"):
-        runner.go(line, **replaced, **{"0.6,0.8,1.0": "0.8,1.0"})
+        # Random weights draw no character, so strangers are given.
+        runner.go(line, "--impostors", str(recipe / "strangers"), **replaced, **{"0.6,0.8,1.0": "0.8,1.0"})
     assert list(Path("runs/after").rglob("choice.json"))
     assert Path("comparison.html").stat().st_size > 10_000
     last = max(Path("runs/after").glob("after-*.safetensors"))

@@ -261,9 +261,9 @@ def figure(name: str, by_prompt: Mapping[int, Sequence[Judged]]) -> Figure:
     values = tuple(None if math.isnan(value) else round(value, 6) for value, _ in parts)
     if found is None:
         return Figure(mean=None, low=None, high=None, count=0, values=values)
-    return Figure(
-        mean=round(found.mean, 6), low=round(found.low, 6), high=round(found.high, 6), count=count, values=values
-    )
+    # Two prompts that differ stretch the interval beyond what cosines and shares can be.
+    low, high = max(min(-1.0, found.mean), found.low), min(max(1.0, found.mean), found.high)
+    return Figure(mean=round(found.mean, 6), low=round(low, 6), high=round(high, 6), count=count, values=values)
 
 
 def figures(pictures: Sequence[Judged], scenario: str | None = None) -> dict[str, Figure]:

@@ -79,7 +79,13 @@ def call_from_node() -> Callable[[str, Sequence[dict[str, Any]]], list[Any]]:
     return call
 
 
-LONGEST = ("tests/test_readme.py", "training/test_run.py", "ablation/test_together.py", "serving/test_local_cluster.py")
+LONGEST = (
+    "tests/test_readme.py",
+    "recipes/test_recipes.py",
+    "training/test_run.py",
+    "ablation/test_together.py",
+    "serving/test_local_cluster.py",
+)
 """A minute and more each, the longest first."""
 
 

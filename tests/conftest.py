@@ -126,6 +126,7 @@ def run_page(tmp_path: Path) -> Generator[Callable[..., None]]:
 LONGEST = (
     "tests/test_readme.py",
     "tests/test_tutorial.py",
+    "recipes/test_recipes.py",
     "training/test_run.py",
     "ablation/test_together.py",
     "serving/test_local_cluster.py",

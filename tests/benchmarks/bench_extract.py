@@ -18,6 +18,9 @@ from pathlib import Path
 
 import av
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from film.made import cut, cut_references
 from onmodel.core.images import encode_png
 from onmodel.detection.config import DetectorConfig
 from onmodel.detection.model import load_detector
@@ -120,31 +123,8 @@ def measure(label: str, film: Path, reference: Path, config: DetectorConfig, scr
     print(f"extract, {label}: over the plain loop | {ratio:.2f} | >= {TARGET:g} | {met}")
 
 
-def minute(film: Path, target: Path) -> Path:
-    """A minute of a film, its packets copied."""
-    with av.open(str(film)) as source, av.open(str(target), "w") as copy:
-        stream = source.streams.video[0]
-        made = copy.add_stream_from_template(stream)
-        assert stream.time_base is not None
-        source.seek(round(MINUTE_FROM_S / stream.time_base), stream=stream)
-        start = None
-        for packet in source.demux(stream):
-            if packet.pts is None or packet.dts is None:
-                continue
-            start = packet.pts if start is None else start
-            if (packet.pts - start) * stream.time_base >= 60:
-                break
-            packet.pts, packet.dts, packet.stream = packet.pts - start, packet.dts - start, made
-            copy.mux(packet)
-    return target
-
-
 def rabbit(folder: Path) -> Path:
     """The reference pictures, cut from the film."""
-    # The tests' own way to cut them.
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from film.made import cut_references
-
     return cut_references(REFERENCES, FILM, folder)
 
 
@@ -169,7 +149,7 @@ def main() -> None:
                 references = rabbit(scratch / "rabbit")
                 measure(
                     "film",
-                    minute(FILM, scratch / "minute.mp4"),
+                    cut(FILM, scratch / "minute.mp4", MINUTE_FROM_S, MINUTE_FROM_S + 60),
                     references,
                     DetectorConfig.preset("film"),
                     scratch / "film",

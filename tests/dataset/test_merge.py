@@ -223,6 +223,18 @@ def test_one_shot_of_a_film_does_not_crowd_out_the_others(sets: Sets, tmp_path: 
     assert all(line["film"] == "a.mp4" for line in taken)
 
 
+def test_what_nobody_asks_for_is_still_said_to_be_there(sets: Sets, tmp_path: Path) -> None:
+    report = merge(sets.load(), sets.analyses(), Composition.model_validate({"far": 1}), tmp_path / "out", dry_run=True)
+    shots = Counter(shot for _, shot in set(_rows(sets)))
+    assert report.categories["medium"].available == shots["medium"] > 0
+    assert report.categories["medium"].got == 0
+
+
+def _rows(sets: Sets) -> list[tuple[str, str]]:
+    """Content and shot type of every picture."""
+    return [(row.hash or "", row.shot_type.value) for analysis in sets.analyses() for row in analysis.rows]
+
+
 def test_what_is_short_is_named_with_the_commands_that_fill_it(sets: Sets, tmp_path: Path) -> None:
     wanted = Composition.model_validate({"close_up": 40, "far": 6, "occlusion": 30})
     report = merge(sets.load(), sets.analyses(), wanted, tmp_path / "out")

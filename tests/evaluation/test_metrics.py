@@ -11,7 +11,7 @@ from scipy import stats
 from onmodel.core.errors import UserError
 from onmodel.evaluation.evaluate import measure
 from onmodel.evaluation.identity import gallery, scale_of
-from onmodel.evaluation.metrics import AVERAGE_TARGET, TARGETS
+from onmodel.evaluation.metrics import AVERAGE_TARGET, TARGETS, Figure, Judged, figure, target_results
 from onmodel.evaluation.record import Evaluation
 from onmodel.evaluation.suite import Prompt
 from onmodel.evaluation.tasks import Options
@@ -181,3 +181,25 @@ def test_a_scale_needs_both_sides() -> None:
     found = scale_of(row[:3], row[3:])
     assert found is not None
     assert found.separation == 0.5
+
+
+def test_targets_are_the_same_whatever_could_be_measured() -> None:
+    """Where no character was drawn twice there is no consistency; two models still stand side by side."""
+    shown = Figure(mean=0.5, low=0.4, high=0.6, count=4, values=(0.5,))
+    scenarios = {target.scenario: {target.metric: shown} for target in TARGETS}
+    whole = target_results(scenarios)
+    gaps = target_results({**scenarios, TARGETS[0].scenario: {}})
+    assert [(t.scenario, t.metric) for t in whole] == [(t.scenario, t.metric) for t in gaps]
+    assert (gaps[0].value, gaps[0].met, gaps[-1].value, gaps[-1].met) == (None, None, None, None)
+    assert whole[-1].value == 0.5
+    assert len(target_results({TARGETS[0].scenario: {}})) == 1
+
+
+def test_an_interval_ends_where_a_cosine_does() -> None:
+    """Of two prompts that differ the t distribution knows next to nothing, but no cosine is above 1."""
+    drawn = {
+        prompt: [Judged(prompt, "close_up", None, (), 0.0, 1.0, fidelity, 0.0)]
+        for prompt, fidelity in enumerate((0.9, -0.1))
+    }
+    found = figure("prompt_fidelity", drawn)
+    assert (found.low, found.mean, found.high) == (-1.0, 0.4, 1.0)

@@ -95,16 +95,25 @@ def references(*groups: tuple[RGB, int]) -> tuple[np.ndarray, np.ndarray, list[P
 def test_references_of_two_characters_are_refused_with_both_groups() -> None:
     rows, colours, names = references((dressed((230, 120, 20)), 3), (dressed((40, 60, 220)), 2))
     with pytest.raises(UserError, match=r"two characters: (0\.png, 1\.png, 2\.png and 3\.png, 4\.png|3.*and 0.*) are"):
-        build("c", rows, colours, names, CONFIG, ())
+        build("c", rows, colours, names, CONFIG, (), [ShotType.MEDIUM] * len(names))
+
+
+def test_close_ups_and_full_bodies_of_one_character_are_no_two_characters() -> None:
+    """Unlike each other they are, but of different framing; a close-up and a full body in each group tell."""
+    rows, colours, names = references((dressed((230, 120, 20)), 3), (dressed((40, 60, 220)), 3))
+    near, whole = ShotType.CLOSE_UP, ShotType.FULL_BODY
+    assert build("c", rows, colours, names, CONFIG, (), [near] * 3 + [whole] * 3).name == "c"
+    with pytest.raises(UserError, match="two characters"):
+        build("c", rows, colours, names, CONFIG, (), [near, near, whole, whole, whole, near])
 
 
 def test_one_odd_reference_is_named() -> None:
     rows, colours, names = references((dressed((230, 120, 20)), 4), (dressed((40, 60, 220)), 1))
-    (note,) = build("c", rows, colours, names, CONFIG, ()).notes
+    (note,) = build("c", rows, colours, names, CONFIG, (), [ShotType.MEDIUM] * len(names)).notes
     assert note.startswith(f"{names[4]}: is less like the other references")
-    alone = build("c", rows[:1], colours[:1], names[:1], CONFIG, ())
+    alone = build("c", rows[:1], colours[:1], names[:1], CONFIG, (), [ShotType.MEDIUM])
     assert "one reference picture says little" in alone.notes[0]
-    assert not build("c", rows[:4], colours[:4], names[:4], CONFIG, ()).notes
+    assert not build("c", rows[:4], colours[:4], names[:4], CONFIG, (), [ShotType.MEDIUM] * 4).notes
 
 
 def test_the_threshold_follows_the_references_and_the_framing() -> None:

@@ -15,6 +15,7 @@ from onmodel.core.images import load, size
 from onmodel.evaluation import generate
 from onmodel.evaluation.suite import TestSuite
 from onmodel.training import run
+from onmodel.training.base_kind import without_effect
 from onmodel.training.config import ModelSection
 from onmodel.training.families import base, make_family
 from onmodel.training.families.sizes import size_conditioning
@@ -247,3 +248,27 @@ def test_a_single_file_takes_its_configs_from_the_folder_beside_it(
         torch.testing.assert_close(again.predict(latents, torch.tensor([500]), said), wanted)
     pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2)) * 2 - 1
     torch.testing.assert_close(again.encode_pictures(pixels), family.encode_pictures(pixels))
+
+
+def test_settings_that_a_base_model_has_no_use_for_are_said(
+    tiny_base: Callable[[str], Path], make_config: MakeConfig, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    idle = {"clip_skip": 2, "max_token_length": 150, "guidance_scale": 3.5}
+    wanted = {
+        "sd1": {"guidance_scale"},
+        "sdxl": {"clip_skip", "guidance_scale"},
+        "flux": {"clip_skip", "max_token_length"},
+    }
+    for name, keys in wanted.items():
+        model = ModelSection.model_validate({"pretrained_model_name_or_path": str(tiny_base(name)), **idle})
+        assert {phrase.split("`")[1] for phrase in without_effect(model)} == keys
+        assert not without_effect(ModelSection(pretrained_model_name_or_path=str(tiny_base(name))))
+    safetensors.torch.save_file({"conditioner.embedders.1.x": torch.zeros(1)}, tmp_path / "one.safetensors")
+    single = ModelSection(pretrained_model_name_or_path=str(tmp_path / "one.safetensors"), clip_skip=2)
+    assert without_effect(single) == ["`clip_skip` (SDXL always reads the last but one layer)"]
+    config = make_config(
+        model={"pretrained_model_name_or_path": str(tiny_base("sdxl")), "clip_skip": 2},
+        training={"max_train_epochs": None, "max_train_steps": 1},
+    )
+    run.train(config, num_workers=0)
+    assert "`clip_skip` (SDXL always reads the last but one layer)" in capsys.readouterr().err

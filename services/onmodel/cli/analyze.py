@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from onmodel.cli.measuring import DetectorConfigOption, DetectorOption, detector_of
+from onmodel.cli.measuring import DatasetDetectorOption, DetectorConfigOption, detector_for
 
 
 def command(
@@ -14,7 +14,7 @@ def command(
     output_json: Annotated[Path | None, typer.Option(help="Write the analysis here; `augment` reads it.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write one page with thumbnails per category here.")] = None,
     recommended: Annotated[Path | None, typer.Option(help="TOML or JSON with other recommended ranges.")] = None,
-    detector: DetectorOption = "toybox",
+    detector: DatasetDetectorOption = None,
     detector_config: DetectorConfigOption = None,
     services: Annotated[str | None, typer.Option(help="HOST:PORT of running services; else started here.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the analysis as JSON.")] = False,
@@ -32,7 +32,7 @@ def command(
 
     loaded = load_dataset(dataset)
     ranges = load_recommended(recommended)
-    config = detector_of(detector, detector_config)
+    config = detector_for(loaded.path, detector, detector_config)
     facts = Facts.open(loaded.path)
     model = None
     if services is None:

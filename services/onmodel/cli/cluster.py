@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from onmodel.cli.measuring import DetectorConfigOption, DetectorOption, ScorerOption, ScorerWeightsOption, detector_of
+from onmodel.cli.measuring import (
+    DatasetDetectorOption,
+    DetectorConfigOption,
+    ScorerOption,
+    ScorerWeightsOption,
+    detector_for,
+)
 
 if TYPE_CHECKING:
     from onmodel.film.cluster import ClusterConfig
@@ -31,7 +37,7 @@ def command(
         list[str] | None, typer.Option(help="NAME=DIR: its cluster is called NAME. May be given several times.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML or JSON with filters, weights and thresholds.")] = None,
-    detector: DetectorOption = "toybox",
+    detector: DatasetDetectorOption = None,
     detector_config: DetectorConfigOption = None,
     scorer: ScorerOption = "toybox",
     scorer_pretrained: ScorerWeightsOption = None,
@@ -50,7 +56,7 @@ def command(
     refuse_foreign(output_dir, loaded)
     given = {"min_size": min_size, "aspect_ratio": _range(aspect_ratio), "use_face_detection": use_face_detection}
     settings = _settings(config, {key: value for key, value in given.items() if value is not None})
-    seeing = detector_of(detector, detector_config)
+    seeing = detector_for(loaded.path, detector, detector_config)
     looking = Looking(seeing, ScorerConfig.model_validate({"model": scorer, "pretrained": scorer_pretrained}), services)
     references = _references(reference or [])
     pose = PoseModel(pose_estimation) if pose_estimation else None

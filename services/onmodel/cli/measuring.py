@@ -32,6 +32,9 @@ BaseOption = Annotated[
     str | None, typer.Option(help="Base model: toybox, hub id, diffusers folder or file; else as trained.")
 ]
 DetectorOption = Annotated[str, typer.Option(help="Detector preset: toybox or film.")]
+DatasetDetectorOption = Annotated[
+    str | None, typer.Option(help="Detector preset: toybox or film; else the one the set was looked at with.")
+]
 DetectorConfigOption = Annotated[Path | None, typer.Option(help="TOML with all detector settings instead.")]
 ScorerOption = Annotated[
     str, typer.Option(help="Scorer: toybox, an open_clip architecture, hf-hub:OWNER/NAME, or a folder.")
@@ -59,6 +62,17 @@ def detector_of(preset: str, file: Path | None) -> "DetectorConfig":
     from onmodel.detection.config import DetectorConfig
 
     return load(DetectorConfig, file) if file else DetectorConfig.preset(preset)
+
+
+def detector_for(folder: Path, preset: str | None, file: Path | None) -> "DetectorConfig":
+    """As `detector_of`; of a dataset, with neither, the preset that it was looked at with before, toybox if with none.
+
+    A set that `extract --detector film` made, looked at with the default, would quietly be another one.
+    """
+    from onmodel.dataset.facts import Facts
+    from onmodel.dataset.known import preset_of
+
+    return detector_of(preset or ("" if file else preset_of([Facts.open(folder)])), file)
 
 
 @contextmanager

@@ -143,6 +143,9 @@ def _choose(
             wanted.append(entry)
         else:
             dropped.append((entry, refused))
+    # Not to choose from, but there: a set with medium shots is not said to have none because nobody asked for them.
+    shots = Counter(entry.row.shot_type.value for entry, _ in dropped)
+    unasked = {name: count for name, count in shots.items() if not composition.limits(name).maximum}
     advance(len(pool.entries) + len(pool.unreadable) - len(wanted))
     looks: dict[str, Look] = {}
     unreadable: list[tuple[Entry, str]] = []
@@ -170,7 +173,7 @@ def _choose(
         for index, (entry, candidate) in enumerate(zip(entries, candidates, strict=True))
         if index not in chosen
     ]
-    available = {name: sum(name in candidate.kind for candidate in candidates) for name in NAMES}
+    available = {name: sum(name in candidate.kind for candidate in candidates) + unasked.get(name, 0) for name in NAMES}
     return _Choice(
         taken=[entries[index] for index in selection.chosen],
         quality={entry.hash: value for entry, value in zip(entries, values, strict=True)},

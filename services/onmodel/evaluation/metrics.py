@@ -261,9 +261,9 @@ def figure(name: str, by_prompt: Mapping[int, Sequence[Judged]]) -> Figure:
     values = tuple(None if math.isnan(value) else round(value, 6) for value, _ in parts)
     if found is None:
         return Figure(mean=None, low=None, high=None, count=0, values=values)
-    return Figure(
-        mean=round(found.mean, 6), low=round(found.low, 6), high=round(found.high, 6), count=count, values=values
-    )
+    # Two prompts that differ stretch the interval beyond what cosines and shares can be.
+    low, high = max(min(-1.0, found.mean), found.low), min(max(1.0, found.mean), found.high)
+    return Figure(mean=round(found.mean, 6), low=round(low, 6), high=round(high, 6), count=count, values=values)
 
 
 def figures(pictures: Sequence[Judged], scenario: str | None = None) -> dict[str, Figure]:
@@ -290,16 +290,22 @@ class TargetResult(Config):
 
 
 def target_results(scenarios: Mapping[str, Mapping[str, Figure]]) -> list[TargetResult]:
-    """The targets of the scenarios that were tested, then their average as `all`."""
+    """The targets of the scenarios that were tested, then their average as `all`.
+
+    One suite gives the same targets whatever was drawn: what could not be measured, since no character was found for
+    one, has no value.
+    """
     results: list[TargetResult] = []
     for target in TARGETS:
-        found = scenarios.get(target.scenario, {}).get(target.metric)
-        if found is None:
+        if target.scenario not in scenarios:
             continue
-        results.append(_result(target.scenario, target.metric, target.least, found.mean, found.low, found.high))
-    values = [min(1.0, max(0.0, r.value)) for r in results if r.value is not None]
-    if len(values) == len(TARGETS):
-        results.append(_result("all", "average", AVERAGE_TARGET, sum(values) / len(values), None, None))
+        found = scenarios[target.scenario].get(target.metric)
+        value, low, high = (None, None, None) if found is None else (found.mean, found.low, found.high)
+        results.append(_result(target.scenario, target.metric, target.least, value, low, high))
+    if len(results) == len(TARGETS):
+        values = [min(1.0, max(0.0, r.value)) for r in results if r.value is not None]
+        average = sum(values) / len(values) if len(values) == len(TARGETS) else None
+        results.append(_result("all", "average", AVERAGE_TARGET, average, None, None))
     return results
 
 

@@ -8,7 +8,7 @@ from onmodel.evaluation.metrics import Figure, TargetResult
 from onmodel.evaluation.proportions import Proportions
 
 RESULT_FILE = "evaluation.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class PictureRow(Config):

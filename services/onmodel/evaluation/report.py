@@ -377,7 +377,7 @@ def render_markdown(comparison: Comparison) -> str:
             "average" if target.scenario == ALL else f"{label(target.scenario)}: {METRICS[target.metric].label.lower()}"
         )
         results = [e.targets[position] for e in comparison.evaluations]
-        cells = [f"{number(t.value, 'consistency')} {'✓' if t.met else '✗'}" for t in results]
+        cells = ["–" if t.met is None else f"{number(t.value, 'consistency')} {'✓' if t.met else '✗'}" for t in results]
         targets.append([target_label(target), f"{100 * target.target:.0f} %", *cells])
     lines += ["", *_table(["Target", "at least", *names], targets)]
     for name, sentences in comparison.explanations.items():

@@ -241,20 +241,30 @@ def load_character(folder: Path, look: Look, config: IdentityConfig) -> Characte
     pictures = [(images[n], main_box(seen[n].detections, seen[n].decision.main)) for n in kept]
     embeddings = look.embed([crop_of(image, box) for image, box in pictures])
     signatures = np.stack([signature(image, box) for image, box in pictures])
-    return build(folder.name, embeddings, signatures, [read[n] for n in kept], config, notes)
+    shots = [seen[n].decision.shot_type for n in kept]
+    return build(folder.name, embeddings, signatures, [read[n] for n in kept], config, notes, shots)
 
 
 def build(
-    name: str, embeddings: Rows, signatures: Rows, files: Sequence[Path], config: IdentityConfig, notes: Sequence[str]
+    name: str,
+    embeddings: Rows,
+    signatures: Rows,
+    files: Sequence[Path],
+    config: IdentityConfig,
+    notes: Sequence[str],
+    shots: Sequence[ShotType],
 ) -> Character:
-    """The character, checked: pictures of two characters are refused, an odd one is named in a note."""
+    """The character, checked: pictures of two characters are refused, an odd one is named in a note.
+
+    `shots` says how each picture is framed: a close-up is unlike a full body of the same character, too.
+    """
     draft = Character(name, embeddings, signatures, _ALONE)
     pairs = _pairs(embeddings, signatures, draft, config)
     others = [np.delete(row, index) for index, row in enumerate(pairs)]
     if len(files) < 2:
         said = f"{name}: one reference picture says little; three or more from different sides find more"
         return Character(name, embeddings, signatures, _ALONE, 0.0, (*notes, said))
-    _refuse_two(name, pairs, files, config)
+    _refuse_two(pairs, files, shots, config)
     nearest = [float(np.sort(row)[-max(1, math.ceil(len(row) / 2)) :].mean()) for row in others]
     said = list(notes)
     odd = int(np.argmin(nearest))
@@ -267,8 +277,12 @@ def build(
     return Character(name, embeddings, signatures, float(np.mean(nearest)), float(np.std(nearest)), tuple(said))
 
 
-def _refuse_two(name: str, pairs: npt.NDArray, files: Sequence[Path], config: IdentityConfig) -> None:
-    """Raise UserError where the references fall into two groups of at least two that are each alike."""
+def _refuse_two(pairs: npt.NDArray, files: Sequence[Path], shots: Sequence[ShotType], config: IdentityConfig) -> None:
+    """Raise UserError where the references fall into two groups of at least two that are each alike.
+
+    Only pictures that are framed alike are compared; groups that no framing has in common cannot be told from one
+    character's close-ups and full bodies, and pass.
+    """
     if len(files) < 4:
         return
     # The two that are least alike are the seeds; every other joins the nearer.
@@ -278,8 +292,14 @@ def _refuse_two(name: str, pairs: npt.NDArray, files: Sequence[Path], config: Id
     groups = [np.flatnonzero(nearer), np.flatnonzero(~nearer)]
     if min(map(len, groups)) < 2:
         return
-    within = min(float(pairs[np.ix_(g, g)][~np.eye(len(g), dtype=np.bool_)].mean()) for g in groups)
-    between = float(pairs[np.ix_(*groups)].mean())
+    framed = np.array([[one is other for other in shots] for one in shots])
+    comparable = framed & ~np.eye(len(files), dtype=np.bool_)
+    inside = [comparable[np.ix_(g, g)] for g in groups]
+    across = comparable[np.ix_(*groups)]
+    if not across.any() or not all(part.any() for part in inside):
+        return
+    within = min(float(pairs[np.ix_(g, g)][part].mean()) for g, part in zip(groups, inside, strict=True))
+    between = float(pairs[np.ix_(*groups)][across].mean())
     if within - between >= config.two_characters_gap:
         shown = [", ".join(files[int(i)].name for i in g[:3]) + (", …" if len(g) > 3 else "") for g in groups]
         raise UserError(

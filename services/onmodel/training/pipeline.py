@@ -16,6 +16,7 @@ import transformers
 
 from onmodel.core.errors import UserError, first_line
 from onmodel.training import network
+from onmodel.training.base_kind import index_file, single_file_class
 from onmodel.training.locate import locate_model, locate_vae
 from onmodel.training.lora_file import read_lora
 from onmodel.training.naming import naming_of
@@ -96,20 +97,9 @@ def load_vae(path: str, own: Any, dtype: torch.dtype = torch.float32) -> Any:
     return found
 
 
-_SINGLE_FILES = {
-    "conditioner.embedders.1.": diffusers.StableDiffusionXLPipeline,
-    "double_blocks.": diffusers.FluxPipeline,
-    "model.diffusion_model.double_blocks.": diffusers.FluxPipeline,
-}
-"""Pipelines by the beginning of a key that only their single files have."""
-
-
 def _single_file(file: Path, dtype: torch.dtype) -> Any:
     """A pipeline from one `.safetensors` file, its configs from the folder beside it that has the file's name."""
-    with safetensors.safe_open(file, framework="pt") as opened:
-        keys = list(opened.keys())
-    found = (kind for start, kind in _SINGLE_FILES.items() if any(key.startswith(start) for key in keys))
-    pipeline: Any = next(found, diffusers.StableDiffusionPipeline)
+    pipeline: Any = getattr(diffusers, single_file_class(file))
     configs = file.with_suffix("")
     beside = {"config": str(configs)} if (configs / "model_index.json").is_file() else {}
     return pipeline.from_single_file(str(file), torch_dtype=dtype, **beside)
@@ -117,10 +107,7 @@ def _single_file(file: Path, dtype: torch.dtype) -> Any:
 
 def _left_out(where: Path | str) -> dict[str, Any]:
     """The parts that are not loaded: a safety checker of 1.2 GB has no place in training or measuring."""
-    from huggingface_hub import hf_hub_download
-
-    index = where / "model_index.json" if isinstance(where, Path) else Path(hf_hub_download(where, "model_index.json"))
-    parts = json.loads(index.read_text(encoding="utf-8"))
+    parts = json.loads(index_file(where).read_text(encoding="utf-8"))
     return {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in parts else {}
 
 

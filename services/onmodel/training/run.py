@@ -11,6 +11,7 @@ from typing import Any
 from onmodel.core.errors import InternalError, NotFoundError, UserError
 from onmodel.core.files import remove_asides, user_cache, write_text
 from onmodel.core.progress import console
+from onmodel.training.base_kind import without_effect
 from onmodel.training.checkpoint import copy_state
 from onmodel.training.config import TrainConfig, load_train_config, to_toml
 from onmodel.training.follow import following
@@ -95,6 +96,9 @@ def train(
     pictures = checked_pictures(config)
     content = dataset_hash(pictures)
     trial_dir = config.trial_dir.resolve()
+    base = config.model.pretrained_model_name_or_path
+    if idle := without_effect(config.model):
+        _say(f"no effect with the base model {base}: {'; '.join(idle)}")
     for found, solved in zip(resolve_stages(config), solve_mixes(config, pictures), strict=True):
         if found.mix != "original":
             _say(f"stage {found.name}: {solved.describe()}")

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onmodel.cli.measuring import DetectorConfigOption, DetectorOption, ScorerOption, ScorerWeightsOption, detector_of
+from onmodel.cli.measuring import (
+    DetectorConfigOption,
+    FilmDetectorOption,
+    ScorerOption,
+    ScorerWeightsOption,
+    detector_for,
+)
 
 if TYPE_CHECKING:
     from onmodel.film.extract import Watch
@@ -32,7 +38,7 @@ def command(
     ] = False,
     trigger: Annotated[str | None, typer.Option(help="Word that captions begin with.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML or JSON with settings of sampling and selection.")] = None,
-    detector: DetectorOption = "toybox",
+    detector: FilmDetectorOption = None,
     detector_config: DetectorConfigOption = None,
     scorer: ScorerOption = "toybox",
     scorer_pretrained: ScorerWeightsOption = None,
@@ -64,7 +70,7 @@ def command(
         raise UserError("no folder is given for the frames; name one with --output-dir")
     asked = load_profile(profile)
     settings = load(ExtractConfig, config) if config else ExtractConfig()
-    seeing = detector_of(detector, detector_config)
+    seeing = detector_for(None, detector, detector_config)
     scoring = ScorerConfig.model_validate({"model": scorer, "pretrained": scorer_pretrained})
     looking = LookConfig(seeing, scoring, services)
     refuse_unreachable(asked, seeing.shots, str(profile))

@@ -35,6 +35,7 @@ DetectorOption = Annotated[str, typer.Option(help="Detector preset: toybox or fi
 DatasetDetectorOption = Annotated[
     str | None, typer.Option(help="Detector preset: toybox or film; else the one the set was looked at with.")
 ]
+FilmDetectorOption = Annotated[str | None, typer.Option(help="Detector preset: film, or toybox, the default.")]
 DetectorConfigOption = Annotated[Path | None, typer.Option(help="TOML with all detector settings instead.")]
 ScorerOption = Annotated[
     str, typer.Option(help="Scorer: toybox, an open_clip architecture, hf-hub:OWNER/NAME, or a folder.")
@@ -64,15 +65,24 @@ def detector_of(preset: str, file: Path | None) -> "DetectorConfig":
     return load(DetectorConfig, file) if file else DetectorConfig.preset(preset)
 
 
-def detector_for(folder: Path, preset: str | None, file: Path | None) -> "DetectorConfig":
-    """As `detector_of`; of a dataset, with neither, the preset that it was looked at with before, toybox if with none.
+def detector_for(folder: Path | None, preset: str | None, file: Path | None) -> "DetectorConfig":
+    """As `detector_of`; with neither, the preset that the dataset in `folder` was looked at with before.
 
-    A set that `extract --detector film` made, looked at with the default, would quietly be another one.
+    A set that `extract --detector film` made, looked at with the default, would quietly be another one. Where nothing
+    is known the default is the toybox's, and that is said: on other pictures its findings would be nonsense.
     """
     from onmodel.dataset.facts import Facts
     from onmodel.dataset.known import preset_of
 
-    return detector_of(preset or ("" if file else preset_of([Facts.open(folder)])), file)
+    facts = Facts.open(folder) if folder is not None else None
+    if preset is None and file is None and (facts is None or not facts.models):
+        typer.echo(
+            "onmodel: looking with the bundled detector, which knows only the toybox's renders; for other pictures add "
+            "--detector film",
+            err=True,
+        )
+    known = preset_of([facts] if facts is not None else [])
+    return detector_of(preset or known, file)
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 from itertools import permutations
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from onmodel.core.vocabulary import ShotType
+from onmodel.core.vocabulary import Box, Decision, ShotType
 from onmodel.diagnosis.facts import analysis_facts, gap, trial_facts
 from onmodel.diagnosis.sources import Sources
-from onmodel.diagnosis.training_set import MeasuredPicture, MeasuredSet, set_facts
+from onmodel.diagnosis.training_set import MeasuredPicture, MeasuredSet, set_facts, shows_who_it_is
+from onmodel.evaluation.observe import Part, Seen
 from onmodel.evaluation.trial import Trial
 
 from .made import analysis, evaluation
@@ -116,3 +118,24 @@ def test_copies_are_nearer_than_unseen_pictures(nearest: float, copied: float) -
     facts = set_facts(measured(0.8, 0.8), {}, evaluation(0.5, nearest=nearest))
     assert facts["set.copied"].value == copied
     assert facts["set.copied"].low < facts["set.copied"].high
+
+
+@pytest.mark.parametrize(
+    ("shot", "hidden", "characters", "shown"),
+    [
+        (ShotType.CLOSE_UP, (), 1, True),
+        (ShotType.FULL_BODY, (), 1, True),
+        (ShotType.FAR, (), 1, False),
+        # A hand or a piece of clothes, which a scorer takes for nobody's: a set with many would seem to show strangers.
+        (ShotType.UNCLASSIFIED, (), 1, False),
+        (ShotType.MEDIUM, (Box(0, 0.5, 1, 1),), 1, False),
+        (ShotType.MEDIUM, (), 2, False),
+    ],
+)
+def test_only_pictures_that_show_who_it_is_can_show_a_stranger(
+    shot: ShotType, hidden: tuple[Box, ...], characters: int, shown: bool
+) -> None:
+    row = np.ones(4, dtype=np.float32) / 2
+    part = Part(row, row, None, hidden)
+    seen = Seen(Decision(shot, frozenset(), 0, "made up"), characters, row, (row,) * characters, (part,) * characters)
+    assert shows_who_it_is(seen) is shown

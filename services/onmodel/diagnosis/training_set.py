@@ -11,6 +11,7 @@ from scipy import stats
 from onmodel.core.config import Config, load_whole
 from onmodel.core.errors import ImageError
 from onmodel.core.files import content_hash, write_text
+from onmodel.core.vocabulary import ShotType
 from onmodel.diagnosis.facts import Fact, share_of
 from onmodel.evaluation.identity import RECOGNISED, Identity, gallery
 from onmodel.evaluation.metrics import nearest_cosine
@@ -23,7 +24,7 @@ MOST = 400
 COPIED_QUANTILE = 0.95
 """A picture nearer to a training picture than this share of the references are is taken for a copy: of pictures that
 no training saw, one in twenty is as near."""
-SCHEMA = "1"
+SCHEMA = "2"
 """Of what is kept: another one is measured again."""
 FEWEST = 8
 """Pictures from which a share, and references from which a quantile, is worth naming."""
@@ -93,15 +94,14 @@ def _kept(path: Path, key: str) -> MeasuredSet | None:
     return found if found is not None and found.key == key else None
 
 
+def shows_who_it_is(seen: Seen) -> bool:
+    """Whether a character is alone, unhidden, large enough to be judged, and more than a detail of somebody."""
+    framed = seen.framing not in (ShotType.FAR, ShotType.UNCLASSIFIED)
+    return bool(seen.crops) and seen.characters == 1 and not seen.parts[0].hidden and framed
+
+
 def _identity(seen: Seen | ImageError, identity: Identity) -> float | None:
-    """Of a character that is alone, unhidden and large enough to be judged."""
-    if (
-        isinstance(seen, ImageError)
-        or not seen.crops
-        or seen.characters != 1
-        or seen.parts[0].hidden
-        or seen.framing == "far"
-    ):
+    if isinstance(seen, ImageError) or not shows_who_it_is(seen):
         return None
     value = identity.characters(seen)[0]
     return None if value != value else round(value, 4)

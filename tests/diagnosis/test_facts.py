@@ -135,7 +135,7 @@ def test_copies_are_nearer_than_unseen_pictures(nearest: float, copied: float) -
 def test_only_pictures_that_show_who_it_is_can_show_a_stranger(
     shot: ShotType, hidden: tuple[Box, ...], characters: int, shown: bool
 ) -> None:
-    row = np.ones(4, dtype=np.float32) / 2
+    row = np.full(4, 0.5, dtype=np.float32)
     part = Part(row, row, None, hidden)
     seen = Seen(Decision(shot, frozenset(), 0, "made up"), characters, row, (row,) * characters, (part,) * characters)
     assert shows_who_it_is(seen) is shown

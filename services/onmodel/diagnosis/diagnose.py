@@ -39,7 +39,8 @@ class Finding(Config):
     scenarios: tuple[str, ...]
     """Those that it explains and that fall short."""
     expected_gain: float
-    """Most that mending it should add to the average over all scenarios, 0 to 1: what they lack times strength."""
+    """Most that mending it should add to the average over all scenarios, 0 to 1: what they lack times strength, or what
+    the mended model was measured to add."""
     kind: Kind
     wants: tuple[str, ...]
     """Categories of which the set should have more."""
@@ -114,8 +115,9 @@ def diagnose(
             unjudged.append(_unjudged(rule, facts, table, slots))
             continue
         short = [s for s in rule.scenarios if (gaps.get(s, 0.0) if gaps else UNKNOWN_GAP) > 0]
-        lacking = sum(gaps[s] if gaps else UNKNOWN_GAP for s in short)
-        gain = lacking * strength / (len(gaps) or len(CATEGORIES))
+        lacking = sum(gaps[s] if gaps else UNKNOWN_GAP for s in short) / (len(gaps) or len(CATEGORIES))
+        # What was tried (a lower scale, an earlier checkpoint) is known; what was not is judged by its evidence.
+        gain = lacking * strength if rule.gain is None else min(lacking, facts[rule.gain].value)
         if gain >= LEAST_GAIN:
             findings.append(_finding(rule, strength, gain, short, facts, slots))
         else:

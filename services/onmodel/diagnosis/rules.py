@@ -120,6 +120,8 @@ class Rule(Config):
     """All must hold."""
     also: tuple[Condition, ...] = ()
     """Further evidence, named where it holds; nothing hangs on it."""
+    gain: str | None = None
+    """Fact that says what mending it adds to the average, where that was tried: better than any guess from the gaps."""
 
     @field_validator("scenarios", mode="before")
     @classmethod
@@ -137,7 +139,8 @@ class Rule(Config):
     def needs(self) -> tuple[str, ...]:
         """Every fact that it cannot do without."""
         looked_at = [name for condition in self.when for name in condition.needs]
-        return tuple(dict.fromkeys([*looked_at, *(c.fact for c in self.changes if c.fact is not None)]))
+        named = [self.gain, *(c.fact for c in self.changes)]
+        return tuple(dict.fromkeys([*looked_at, *(name for name in named if name is not None)]))
 
     def strength(self, facts: Facts) -> float | None:
         """Of the weakest of its conditions: 0 where one does not hold, None where that hangs on a missing fact."""

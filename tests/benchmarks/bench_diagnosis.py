@@ -143,7 +143,7 @@ PLANTED: dict[str, Planted] = {
         config={"network": {"network_dim": 16, "network_alpha": 8.0}},
         stage=(
             {"name": "fast", "epochs": 8, "learning_rate": 3e-3, "lr_scheduler": "constant_with_warmup"},
-            {"name": "fine", "epochs": 16, "learning_rate": 2e-4, "lr_scheduler": "constant"},
+            {"name": "fine", "epochs": 16, "learning_rate": 2e-4, "lr_scheduler": "constant_with_warmup"},
         ),
         finish=lose_alpha,
     ),

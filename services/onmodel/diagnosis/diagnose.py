@@ -117,7 +117,7 @@ def diagnose(
         short = [s for s in rule.scenarios if (gaps.get(s, 0.0) if gaps else UNKNOWN_GAP) > 0]
         lacking = sum(gaps[s] if gaps else UNKNOWN_GAP for s in short) / (len(gaps) or len(CATEGORIES))
         # What was tried (a lower scale, an earlier checkpoint) is known; what was not is judged by its evidence.
-        gain = lacking * strength if rule.gain is None else min(lacking, facts[rule.gain].value)
+        gain = lacking * strength if rule.gain is None or not strength else min(lacking, facts[rule.gain].value)
         if gain >= LEAST_GAIN:
             findings.append(_finding(rule, strength, gain, short, facts, slots))
         else:
@@ -159,7 +159,7 @@ def _finding(
                 why=c.why,
                 strength=round(c.strength(facts) or 0.0, 4),
             )
-            for c in (*rule.when, *rule.also)
+            for c in (*rule.when, *rule.any, *rule.also)
             if c.strength(facts)
         ),
         strength=round(strength, 4),
@@ -190,14 +190,14 @@ def _change(change: Change, filled: Mapping[str, str], facts: Facts) -> Change:
 
 
 def _unjudged(rule: Rule, facts: Facts, table: RuleTable, slots: Mapping[str, str]) -> Unjudged:
-    missing = tuple(name for name in rule.needs if name not in facts)
+    missing = rule.missing(facts)
     command = _command(table.command_for(missing[0]), slots)
     return Unjudged(rule=rule.id, cause=rule.cause, missing=missing, command=command)
 
 
 def _reason(rule: Rule, facts: Facts) -> str:
     """The first condition that does not hold, as numbers; or that mending it would bring next to nothing."""
-    for condition in rule.when:
+    for condition in (*rule.when, *rule.any):
         if condition.strength(facts) == 0.0:
             fact = facts[condition.fact]
             side = "below" if condition.below is not None else "above"

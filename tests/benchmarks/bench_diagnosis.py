@@ -34,16 +34,17 @@ from onmodel.evaluation.trial import open_trial
 from onmodel.serving.local import Services
 from onmodel.toybox.character import HELD_OUT, Age, Character, random_character
 from onmodel.toybox.dataset import BALANCED_SHARES, EVERY_FRAMING, TRUTH_FILE, Shares, make_dataset
+from onmodel.toybox.wording import PLACES
 from onmodel.training.config import TrainConfig
 from onmodel.training.run import train
 
-TUNING_SEED, COUNTED_SEED = 101, 202
-CHARACTERS = {TUNING_SEED: "zibo", COUNTED_SEED: "mirel"}
+TUNING_SEED, COUNTED_SEED = 101, 303
+CHARACTERS = {TUNING_SEED: "zibo", COUNTED_SEED: "tokko"}
 PICTURES, HELD_BACK = 128, 48
 EPOCHS = 24
 OTHER_AGE: dict[Age, Age] = {"teenage": "child", "adult": "child", "child": "teenage"}
 HITS, FALSE_ALARMS = 10, 1
-SCALES = (0.7, 1.4)
+SCALES = (0.7,)
 
 Render = Callable[[Path, Character, str, int], None]
 """Fills a folder with a dataset: folder, character, trigger, seed."""
@@ -93,12 +94,15 @@ def without_trigger(folder: Path, character: Character, trigger: str, seed: int)
         captions[int(index)].write_text(text.removeprefix(f"{trigger}, "), encoding="utf-8")
 
 
-def silent_background(folder: Path, character: Character, trigger: str, seed: int) -> None:
-    """A dataset without a busy background, whose captions say nothing of backgrounds."""
+def background_removed(folder: Path, character: Character, trigger: str, seed: int) -> None:
+    """A dataset whose pictures were cut out onto plain backgrounds, and whose captions still name the place."""
     changed(complex_background=0.0)(folder, character, trigger, seed)
+    rng = np.random.default_rng([seed, 9])
+    places = [phrase for phrases in PLACES.values() for phrase in phrases]
     for path in sorted(folder.glob("*.txt")):
         parts = path.read_text(encoding="utf-8").strip().split(", ")
-        path.write_text(", ".join(p for p in parts if not p.endswith(" background")) + "\n", encoding="utf-8")
+        told = [str(rng.choice(places)) if part.endswith(" background") else part for part in parts]
+        path.write_text(", ".join(told) + "\n", encoding="utf-8")
 
 
 def lose_alpha(checkpoint: Path) -> None:
@@ -140,14 +144,14 @@ PLANTED: dict[str, Planted] = {
     "no_full_body": Planted("proportions_unstable", changed(close_up=0.45, medium=0.45, full_body=0.0, far=0.10)),
     "too_strong": Planted(
         "too_strong",
-        config={"network": {"network_dim": 16, "network_alpha": 8.0}},
+        config={"network": {"network_dim": 16, "network_alpha": 3.5}},
         stage=(
             {"name": "fast", "epochs": 8, "learning_rate": 3e-3, "lr_scheduler": "constant_with_warmup"},
             {"name": "fine", "epochs": 16, "learning_rate": 2e-4, "lr_scheduler": "constant_with_warmup"},
         ),
         finish=lose_alpha,
     ),
-    "no_busy_background": Planted("background_lacking", silent_background),
+    "no_busy_background": Planted("background_lacking", background_removed),
     "no_company": Planted("company_lacking", changed(multi_character=0.0)),
     "nothing_hides": Planted("occlusion_lacking", changed(occlusion=0.0)),
     "memorised": Planted(

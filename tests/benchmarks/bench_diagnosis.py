@@ -144,9 +144,9 @@ PLANTED: dict[str, Planted] = {
     "no_full_body": Planted("proportions_unstable", changed(close_up=0.45, medium=0.45, full_body=0.0, far=0.10)),
     "too_strong": Planted(
         "too_strong",
-        config={"network": {"network_dim": 16, "network_alpha": 3.5}},
+        config={"network": {"network_dim": 16, "network_alpha": 3.0}},
         stage=(
-            {"name": "fast", "epochs": 8, "learning_rate": 3e-3, "lr_scheduler": "constant_with_warmup"},
+            {"name": "fast", "epochs": 8, "learning_rate": 5e-3, "lr_scheduler": "constant_with_warmup"},
             {"name": "fine", "epochs": 16, "learning_rate": 2e-4, "lr_scheduler": "constant_with_warmup"},
         ),
         finish=lose_alpha,

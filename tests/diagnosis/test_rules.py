@@ -20,7 +20,7 @@ from .made import analysis, fact
 
 TABLE = rule_table()
 RULES = {rule.id: rule for rule in TABLE.rule}
-NAMES = sorted({name for rule in TABLE.rule for name in rule.needs} | {f"gap.{s}" for s in CATEGORIES})
+NAMES = sorted({name for rule in TABLE.rule for name in rule.missing({})} | {f"gap.{s}" for s in CATEGORIES})
 SLOTS = slots_of(Sources(analysis=analysis({"zibo, a boy": 10})), Path("out dir"), Names(references=Path("held back")))
 
 
@@ -39,7 +39,7 @@ def some_facts(draw: st.DrawFn) -> dict[str, Fact]:
 def strongest(rule: Rule) -> dict[str, Fact]:
     """Facts by which a rule holds as strongly as it can, every scenario falling short."""
     found = {f"gap.{s}": fact(0.5) for s in CATEGORIES}
-    for condition in (*rule.when, *rule.also):
+    for condition in (*rule.when, *rule.any, *rule.also):
         found |= {name: fact(20.0) for name in condition.needs[1:]}
         found[condition.fact] = fact(condition.full)
     return found | {change.fact: fact(2.0) for change in rule.changes if change.fact}
@@ -50,7 +50,9 @@ def strongest(rule: Rule) -> dict[str, Fact]:
 def test_a_finding_stands_on_evidence_beyond_its_threshold(facts: dict[str, Fact]) -> None:
     for finding in diagnose(facts, SLOTS).findings:
         rule = RULES[finding.rule]
-        assert {c.fact for c in rule.when} <= {e.fact for e in finding.evidence}
+        named = {e.fact for e in finding.evidence}
+        assert {c.fact for c in rule.when} <= named
+        assert not rule.any or {c.fact for c in rule.any} & named
         for condition in rule.when:
             measured, limit = facts[condition.fact], condition.threshold(facts)
             if condition.below is not None:
@@ -93,6 +95,36 @@ def test_a_finding_goes_with_its_evidence(rule: Rule) -> None:
         assert condition.fact in next(u.missing for u in result.unjudged if u.rule == rule.id)
         at_threshold = {**facts, condition.fact: fact(condition.threshold(facts))}
         assert rule.id in {c.rule for c in diagnose(at_threshold, SLOTS).cleared}
+
+
+@pytest.mark.parametrize("rule", [r for r in TABLE.rule if r.any], ids=lambda r: r.id)
+def test_one_of_several_signs_is_enough_and_none_is_not(rule: Rule) -> None:
+    facts = strongest(rule)
+    none = facts | {c.fact: fact(c.threshold(facts)) for c in rule.any}
+    assert rule.id in {c.rule for c in diagnose(none, SLOTS).cleared}
+    for condition in rule.any:
+        one = diagnose({**none, condition.fact: facts[condition.fact]}, SLOTS)
+        evidence = next(f.evidence for f in one.findings if f.rule == rule.id)
+        assert {e.fact for e in evidence} == {c.fact for c in (*rule.when, condition)}
+        # What shows in one sign needs no other; what shows in none hangs on those that are not measured.
+        alone = {name: value for name, value in facts.items() if name not in {c.fact for c in rule.any}}
+        assert rule.id in {f.rule for f in diagnose({**alone, condition.fact: facts[condition.fact]}, SLOTS).findings}
+        unseen = diagnose({**alone, condition.fact: none[condition.fact]}, SLOTS)
+        assert rule.id in {u.rule for u in unseen.unjudged}
+
+
+def test_of_two_things_that_were_tried_the_one_that_brought_more_comes_first() -> None:
+    for lower, earlier, first in ((0.5, 0.4, "too_strong"), (0.4, 0.5, "over_training")):
+        tried = {"scale.lower.on_model": lower, "epoch.earlier.on_model": earlier}
+        facts = strongest(RULES[first]) | {name: fact(gain, 0.1) for name, gain in tried.items()}
+        result = diagnose(facts | {"epoch.earlier.epoch": fact(2.0)}, SLOTS)
+        assert [f.rule for f in result.findings] == [first, *({"too_strong", "over_training"} - {first})]
+        assert [f.expected_gain for f in result.findings] == [0.5, 0.4]
+
+
+def test_what_was_tried_and_brought_nothing_sure_is_no_cause() -> None:
+    facts = strongest(RULES["too_strong"]) | {"scale.lower.on_model": fact(0.3, 0.28, at="0.7")}
+    assert "too_strong" in {c.rule for c in diagnose(facts, SLOTS).cleared}
 
 
 @pytest.mark.parametrize("rule", TABLE.rule, ids=lambda r: r.id)

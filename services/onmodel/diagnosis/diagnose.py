@@ -39,7 +39,8 @@ class Finding(Config):
     scenarios: tuple[str, ...]
     """Those that it explains and that fall short."""
     expected_gain: float
-    """Most that mending it should add to the average over all scenarios, 0 to 1: what they lack times strength."""
+    """Most that mending it should add to the average over all scenarios, 0 to 1: what they lack times strength, or what
+    the mended model was measured to add."""
     kind: Kind
     wants: tuple[str, ...]
     """Categories of which the set should have more."""
@@ -114,8 +115,9 @@ def diagnose(
             unjudged.append(_unjudged(rule, facts, table, slots))
             continue
         short = [s for s in rule.scenarios if (gaps.get(s, 0.0) if gaps else UNKNOWN_GAP) > 0]
-        lacking = sum(gaps[s] if gaps else UNKNOWN_GAP for s in short)
-        gain = lacking * strength / (len(gaps) or len(CATEGORIES))
+        lacking = sum(gaps[s] if gaps else UNKNOWN_GAP for s in short) / (len(gaps) or len(CATEGORIES))
+        # What was tried (a lower scale, an earlier checkpoint) is known; what was not is judged by its evidence.
+        gain = lacking * strength if rule.gain is None or not strength else min(lacking, facts[rule.gain].value)
         if gain >= LEAST_GAIN:
             findings.append(_finding(rule, strength, gain, short, facts, slots))
         else:
@@ -157,7 +159,7 @@ def _finding(
                 why=c.why,
                 strength=round(c.strength(facts) or 0.0, 4),
             )
-            for c in (*rule.when, *rule.also)
+            for c in (*rule.when, *rule.any, *rule.also)
             if c.strength(facts)
         ),
         strength=round(strength, 4),
@@ -188,14 +190,14 @@ def _change(change: Change, filled: Mapping[str, str], facts: Facts) -> Change:
 
 
 def _unjudged(rule: Rule, facts: Facts, table: RuleTable, slots: Mapping[str, str]) -> Unjudged:
-    missing = tuple(name for name in rule.needs if name not in facts)
+    missing = rule.missing(facts)
     command = _command(table.command_for(missing[0]), slots)
     return Unjudged(rule=rule.id, cause=rule.cause, missing=missing, command=command)
 
 
 def _reason(rule: Rule, facts: Facts) -> str:
     """The first condition that does not hold, as numbers; or that mending it would bring next to nothing."""
-    for condition in rule.when:
+    for condition in (*rule.when, *rule.any):
         if condition.strength(facts) == 0.0:
             fact = facts[condition.fact]
             side = "below" if condition.below is not None else "above"

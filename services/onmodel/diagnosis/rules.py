@@ -118,8 +118,12 @@ class Rule(Config):
     changes: tuple[Change, ...] = ()
     when: tuple[Condition, ...] = Field(min_length=1)
     """All must hold."""
+    any: tuple[Condition, ...] = ()
+    """Where some are given, one of them must hold too; the strongest counts."""
     also: tuple[Condition, ...] = ()
     """Further evidence, named where it holds; nothing hangs on it."""
+    gain: str | None = None
+    """Fact that says what mending it adds to the average, where that was tried: better than any guess from the gaps."""
 
     @field_validator("scenarios", mode="before")
     @classmethod
@@ -137,15 +141,24 @@ class Rule(Config):
     def needs(self) -> tuple[str, ...]:
         """Every fact that it cannot do without."""
         looked_at = [name for condition in self.when for name in condition.needs]
-        return tuple(dict.fromkeys([*looked_at, *(c.fact for c in self.changes if c.fact is not None)]))
+        named = [self.gain, *(c.fact for c in self.changes)]
+        return tuple(dict.fromkeys([*looked_at, *(name for name in named if name is not None)]))
 
     def strength(self, facts: Facts) -> float | None:
         """Of the weakest of its conditions: 0 where one does not hold, None where that hangs on a missing fact."""
         found = [condition.strength(facts) for condition in self.when]
+        if self.any:
+            either = [condition.strength(facts) for condition in self.any]
+            found.append(max((s for s in either if s), default=None if None in either else 0.0))
         if 0.0 in found:
             return 0.0
         lacking = any(name not in facts for name in self.needs)
-        return None if lacking else min(s for s in found if s is not None)
+        return None if lacking or None in found else min(s for s in found if s is not None)
+
+    def missing(self, facts: Facts) -> tuple[str, ...]:
+        """Facts that it would need to be judged and that are not there."""
+        either = [name for condition in self.any for name in condition.needs]
+        return tuple(name for name in dict.fromkeys([*self.needs, *either]) if name not in facts)
 
 
 class RuleTable(Config):
@@ -162,7 +175,7 @@ class RuleTable(Config):
         if twice:
             raise ValueError(f"`rule`: {', '.join(twice)} stands there twice")
         for rule in self.rule:
-            for name in rule.needs:
+            for name in rule.missing({}):
                 if not any(name.startswith(start) for start in self.measure):
                     raise ValueError(f"`measure` has no command for the fact {name}")
         return self

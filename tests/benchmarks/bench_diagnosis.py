@@ -250,8 +250,9 @@ class Bench:
             with folder_aside(self.held_back(character)) as aside:
                 plain(EVERY_FRAMING, HELD_BACK)(aside, HELD_OUT[character], character, self.seed)
         trial = train(config_of(planted, name, folder, own), num_workers=0)
-        for path in trial.checkpoints if planted.finish else ():
-            planted.finish(path)
+        if planted.finish is not None:
+            for path in trial.checkpoints:
+                planted.finish(path)
         draw(*self.drawings(name, measured_with))
 
     def drawings(self, name: str, measured_with: str) -> tuple[list[Task], TestSuite, Options]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from pages import blocks, commands
 
 # A shell that starts `make test` in the background lets it and all below ignore Ctrl-C, which tests send to verbs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -82,10 +83,6 @@ def call_from_node() -> Callable[[str, Sequence[dict[str, Any]]], list[Any]]:
     return call
 
 
-BLOCK = re.compile(r"^```(\w+)(?: title=\"(.+?)\")?\n(.*?)^```", re.DOTALL | re.MULTILINE)
-"""Kind, the name of the file that it is (where a title says so), and text of a block of code."""
-
-
 @pytest.fixture
 def run_page(tmp_path: Path) -> Generator[Callable[..., None]]:
     """Runs what a page shows, in its order and in the test's folder: (page, changes, programs).
@@ -105,16 +102,15 @@ def run_page(tmp_path: Path) -> Generator[Callable[..., None]]:
         for shown, instead in changes.items():
             assert shown in text, f"{page.name} no longer shows {shown!r}"
             text = text.replace(shown, instead)
-        commands: list[list[str]] = []
-        for kind, title, block in BLOCK.findall(text):
-            if title:
-                (tmp_path / title).write_text(block, encoding="utf-8")
-            elif kind == "python":
-                commands.append([sys.executable, "-c", block])
-            elif kind == "bash":
-                lines = block.replace("\\\n", " ").splitlines()
-                commands += [["bash", "-c", line] for line in lines if line.split(" ")[0] in programs]
-        for command in commands:
+        wanted: list[list[str]] = []
+        for block in blocks(text):
+            if block.title:
+                (tmp_path / block.title).write_text(block.text, encoding="utf-8")
+            elif block.kind == "python":
+                wanted.append([sys.executable, "-c", block.text])
+            elif block.kind == "bash":
+                wanted += [["bash", "-c", line] for line in commands(block) if line.split(" ")[0] in programs]
+        for command in wanted:
             done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{command[-1]}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
 

@@ -20,12 +20,10 @@ from onmodel.diagnosis.project import Project
 from onmodel.evaluation.suite import TestSuite
 from onmodel.jobs.service import JobsArgs
 from onmodel.training.config import TrainConfig
+from pages import blocks, commands
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# `sh`: what needs another machine, so that the README's test cannot run it.
-BLOCK = re.compile(r"```(?:ba)?sh\n(.*?)```", re.DOTALL)
-OTHER = re.compile(r"^```(toml|json|yaml|python)\b[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 FORMS: tuple[tuple[str, type[Config]], ...] = (
     ("data", TrainConfig),
     ("base", AblationConfig),
@@ -39,10 +37,10 @@ FORMS: tuple[tuple[str, type[Config]], ...] = (
 
 
 def shown(page: Path) -> list[str]:
-    """The `onmodel` lines of a page's bash blocks, continued lines joined."""
-    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [line.strip() for line in lines if line.startswith("onmodel ")]
+    """The `onmodel` lines of a page, continued lines joined."""
+    # `sh`: what needs another machine, so that the README's test cannot run it.
+    found = blocks(page.read_text(encoding="utf-8"), "bash", "sh")
+    return [line for block in found for line in commands(block) if line.startswith("onmodel ")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -62,11 +60,6 @@ def test_every_file_that_is_linked_exists(page: Path) -> None:
         assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def blocks(page: Path, *kinds: str) -> list[tuple[str, str]]:
-    """(kind, text) of a page's blocks of code of these kinds."""
-    return [each for each in OTHER.findall(page.read_text(encoding="utf-8")) if each[0] in kinds]
-
-
 def parsed(kind: str, text: str) -> dict[str, Any]:
     """What a block holds; of an application in a Serve config and of a lone `[search]`, what stands in it."""
     value = {"toml": tomllib.loads, "json": json.loads, "yaml": yaml.safe_load}[kind](text)
@@ -76,7 +69,7 @@ def parsed(kind: str, text: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_config_is_one(page: Path) -> None:
-    for kind, text in blocks(page, "toml", "json", "yaml"):
+    for kind, _, text in blocks(page.read_text(encoding="utf-8"), "toml", "json", "yaml"):
         value = parsed(kind, text)
         model = next((form for key, form in FORMS if key in value), None)
         assert model is not None, f"{page.name}: which config is this? Name a key of it in FORMS.\n{text}"
@@ -85,8 +78,8 @@ def test_every_config_is_one(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_python_block_compiles_and_imports_what_exists(page: Path) -> None:
-    for _, text in blocks(page, "python"):
-        for node in ast.walk(ast.parse(text)):
+    for block in blocks(page.read_text(encoding="utf-8"), "python"):
+        for node in ast.walk(ast.parse(block.text)):
             if isinstance(node, ast.ImportFrom) and node.module is not None:
                 module = importlib.import_module(node.module)
                 for name in node.names:

@@ -12,10 +12,10 @@ from onmodel.dataset.folder import load_dataset
 from onmodel.toybox.character import HELD_OUT
 from onmodel.toybox.dataset import TRIAL_SHARES, make_dataset, reference_pictures
 from onmodel.toybox.film import make_film
+from pages import blocks
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 
 TRIAL = """
 [model]
@@ -58,7 +58,7 @@ references = "references"
 
 def commands() -> list[str]:
     """The lines of the bash blocks, without their comments."""
-    lines = [line for text in BLOCKS for line in text.splitlines()]
+    lines = [line for block in blocks(README, "bash") for line in block.text.splitlines()]
     return [line.split("#")[0].strip() for line in lines if line.strip()]
 
 

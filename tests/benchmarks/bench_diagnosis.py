@@ -138,7 +138,6 @@ class Planted:
     """None: that of the seed."""
 
 
-STRONG: dict[str, Any] = {"learning_rate": 2.5e-3, "lr_scheduler": "constant_with_warmup"}
 PLANTED: dict[str, Planted] = {
     "mixed_ages": Planted("age_varies", two(other_age, 0.5)),
     "no_full_body": Planted("proportions_unstable", changed(close_up=0.45, medium=0.45, full_body=0.0, far=0.10)),
@@ -169,7 +168,7 @@ PLANTED: dict[str, Planted] = {
         "over_training",
         config={
             "network": {"network_dim": 64, "network_alpha": 64.0},
-            "optimizer": {**STRONG},
+            "optimizer": {"learning_rate": 2.5e-3, "lr_scheduler": "constant_with_warmup"},
             "data": {"caption_dropout_rate": 0.0},
             "advanced": {"min_snr_gamma": None},
         },

@@ -11,7 +11,6 @@ Held back are whole shots of the film, as references of the evaluation: no pictu
 
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -27,6 +26,7 @@ from film.made import cut_references
 from onmodel.detection.weights import ENVIRONMENT
 from onmodel.evaluation.compare import Comparison
 from onmodel.film.records import LINEAGE
+from pages import blocks, commands
 
 ASSETS = Path(__file__).parents[3] / "shared" / "assets"
 FILM = ASSETS / "video" / "big_buck_bunny_117s_720p.mp4"
@@ -44,9 +44,8 @@ METRICS = ("on_model", "found", "framing", "identity", "consistency", "memorisat
 
 def steps(page: Path = PAGE) -> list[str]:
     """The lines of the page's bash blocks, `HELD_BACK` among them."""
-    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [line for line in lines if line.startswith(("onmodel ", HELD_BACK))]
+    found = blocks(page.read_text(encoding="utf-8"), "bash")
+    return [line for block in found for line in commands(block) if line.startswith(("onmodel ", HELD_BACK))]
 
 
 def prepare(work: Path, film: Path = FILM) -> None:

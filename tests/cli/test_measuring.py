@@ -19,15 +19,15 @@ def test_a_set_is_looked_at_again_with_what_it_was_looked_at_with(
 ) -> None:
     """A set that `extract --detector film` made has other characters in it for the toybox's detector."""
     film, toybox = (DetectorConfig.preset(name) for name in ("film", "toybox"))
-    assert detector_for(tmp_path, None, None) == toybox
+    assert detector_for(Facts.open(tmp_path), None, None) == toybox
     assert "knows only the toybox's renders; for other pictures add --detector film" in capsys.readouterr().err
     (picture,) = reference_pictures(HELD_OUT["zibo"], 1, seed=1)
     found = Detections(picture.image.shape[1], picture.image.shape[0], ())
     facts = Facts.open(tmp_path)
     facts.put(("a" * 64, "b" * 64, film.hash), Detected(found, decide(picture.image, found, film.shots)))
     facts.save()
-    assert detector_for(tmp_path, None, None) == film
-    assert detector_for(tmp_path, "toybox", None) == toybox
+    assert detector_for(Facts.open(tmp_path), None, None) == film
+    assert detector_for(Facts.open(tmp_path), "toybox", None) == toybox
     (tmp_path / "mine.toml").write_text("confidence = 0.5\n")
-    assert detector_for(tmp_path, None, tmp_path / "mine.toml").confidence == 0.5
+    assert detector_for(Facts.open(tmp_path), None, tmp_path / "mine.toml").confidence == 0.5
     assert capsys.readouterr().err == "", "what is known or given needs no word"

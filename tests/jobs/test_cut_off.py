@@ -15,8 +15,6 @@ import safetensors.torch
 import torch
 
 from onmodel.jobs.request import FILE, JobRequest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from training.tiny import save_dataset, save_pipeline
 
 CONFIG = """

@@ -7,13 +7,14 @@ for all of them.
 
 import json
 import shlex
-import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import bench_real_pictures as real
+from film.made import cut, cut_references
 from onmodel.cli.main import load_verb
 from onmodel.dataset.folder import load_dataset
 from onmodel.detection.config import DetectorConfig
@@ -23,10 +24,6 @@ from onmodel.training import run
 from onmodel.training.config import TrainConfig, load_train_config, to_toml
 from onmodel.training.lora_file import read_layers
 from onmodel.training.pipeline import load_pipeline
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks import bench_real_pictures as real
-from film.made import cut, cut_references
 from test_docs import shown
 from training.tiny_models import MAKERS
 

@@ -32,8 +32,8 @@ def command(
 
     loaded = load_dataset(dataset)
     ranges = load_recommended(recommended)
-    config = detector_for(loaded.path, detector, detector_config)
     facts = Facts.open(loaded.path)
+    config = detector_for(facts, detector, detector_config)
     model = None
     if services is None:
         # Known without a service, so a second run of an unchanged dataset starts none.

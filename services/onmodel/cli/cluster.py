@@ -46,6 +46,7 @@ def command(
 ) -> None:
     """Group the characters of pictures by who they are."""
     from onmodel.core.progress import bar
+    from onmodel.dataset.facts import Facts
     from onmodel.dataset.folder import load_dataset
     from onmodel.film.cluster import Looking, cluster
     from onmodel.film.cluster_output import refuse_foreign, write
@@ -56,12 +57,13 @@ def command(
     refuse_foreign(output_dir, loaded)
     given = {"min_size": min_size, "aspect_ratio": _range(aspect_ratio), "use_face_detection": use_face_detection}
     settings = _settings(config, {key: value for key, value in given.items() if value is not None})
-    seeing = detector_for(loaded.path, detector, detector_config)
+    facts = Facts.open(loaded.path)
+    seeing = detector_for(facts, detector, detector_config)
     looking = Looking(seeing, ScorerConfig.model_validate({"model": scorer, "pretrained": scorer_pretrained}), services)
     references = _references(reference or [])
     pose = PoseModel(pose_estimation) if pose_estimation else None
     with bar("looking at characters", 2 * len(loaded.pictures)) as shown:
-        found = cluster(loaded, looking, settings, references=references, pose=pose, advance=shown.advance)
+        found = cluster(loaded, looking, settings, references=references, pose=pose, facts=facts, advance=shown.advance)
     result = write(found, loaded, output_dir, looking.detector)
     if json:
         typer.echo(result.model_dump_json())

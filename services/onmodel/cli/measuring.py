@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from onmodel.dataset.facts import Facts
     from onmodel.detection.config import DetectorConfig
     from onmodel.evaluation.suite import TestSuite
     from onmodel.evaluation.tasks import Options
@@ -65,24 +66,24 @@ def detector_of(preset: str, file: Path | None) -> "DetectorConfig":
     return load(DetectorConfig, file) if file else DetectorConfig.preset(preset)
 
 
-def detector_for(folder: Path | None, preset: str | None, file: Path | None) -> "DetectorConfig":
-    """As `detector_of`; with neither, the preset that the dataset in `folder` was looked at with before.
+def detector_for(facts: "Facts | None", preset: str | None, file: Path | None) -> "DetectorConfig":
+    """As `detector_of`; with neither, the preset that the dataset of these facts was looked at with before.
 
     A set that `extract --detector film` made, looked at with the default, would quietly be another one. Where nothing
     is known the default is the toybox's, and that is said: on other pictures its findings would be nonsense.
     """
-    from onmodel.dataset.facts import Facts
-    from onmodel.dataset.known import preset_of
+    from onmodel.dataset.known import PRESETS, preset_of
 
-    facts = Facts.open(folder) if folder is not None else None
-    if preset is None and file is None and (facts is None or not facts.models):
-        typer.echo(
-            "onmodel: looking with the bundled detector, which knows only the toybox's renders; for other pictures add "
-            "--detector film",
-            err=True,
-        )
-    known = preset_of([facts] if facts is not None else [])
-    return detector_of(preset or known, file)
+    if preset is None and file is None:
+        if facts is not None and facts.models:
+            preset = preset_of([facts])
+        else:
+            typer.echo(
+                "onmodel: looking with the bundled detector, which knows only the toybox's renders; for other pictures "
+                "add --detector film",
+                err=True,
+            )
+    return detector_of(preset or PRESETS[0], file)
 
 
 @contextmanager

@@ -12,7 +12,8 @@ The functions `add_…` are what Serve's `grpc_servicer_functions` names; each p
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
 
@@ -125,27 +126,15 @@ class _Gated:
         On the wire a stream of one request is a single request, but gRPC calls its behaviour at once.
         """
         assert not method.request_streaming, name
-        gate, application = self._gate, self._application
 
         async def unary(requests: AsyncIterator[Any], context: Any) -> Any:
-            await _enter(gate, application, context)
-            answered = False
-            try:
-                response = await method.unary_unary(await _only(requests, context), context)
-                answered = not context.code()
-                return response
-            finally:
-                gate.leave(answered=answered)
+            async with self._let_in(context):
+                return await method.unary_unary(await _only(requests, context), context)
 
         async def stream(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-            await _enter(gate, application, context)
-            answered = False
-            try:
+            async with self._let_in(context):
                 async for response in method.unary_stream(await _only(requests, context), context):
                     yield response
-                answered = not context.code()
-            finally:
-                gate.leave(answered=answered)
 
         if method.response_streaming:
             return grpc.stream_stream_rpc_method_handler(
@@ -153,19 +142,23 @@ class _Gated:
             )
         return grpc.stream_unary_rpc_method_handler(unary, method.request_deserializer, method.response_serializer)
 
-
-async def _enter(gate: Gate, application: str, context: Any) -> None:
-    if gate.enter():
-        return
-    again = random.randint(*AGAIN_MS)
-    _refused().inc(tags={"application": application})
-    await _abort(
-        context,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        f"{gate.inside} requests are at {application} already, about {WAIT_S:g} s of work",
-        # gRPC's clients with a retry policy wait so long (gRFC A6).
-        (("grpc-retry-pushback-ms", str(again)),),
-    )
+    @asynccontextmanager
+    async def _let_in(self, context: Any) -> AsyncGenerator[None]:
+        """Around a request: refused here, or inside until it ends."""
+        if not self._gate.enter():
+            _refused().inc(tags={"application": self._application})
+            # It raises. gRPC's clients with a retry policy wait as long as the metadata says (gRFC A6).
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{self._gate.inside} requests are at {self._application} already, about {WAIT_S:g} s of work",
+                (("grpc-retry-pushback-ms", str(random.randint(*AGAIN_MS))),),
+            )
+        answered = False
+        try:
+            yield
+            answered = not context.code()
+        finally:
+            self._gate.leave(answered=answered)
 
 
 @cache
@@ -183,10 +176,4 @@ def _refused() -> Any:
 async def _only(requests: AsyncIterator[Any], context: Any) -> Any:
     async for request in requests:
         return request
-    return await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "a request without a message", ())
-
-
-async def _abort(context: Any, code: grpc.StatusCode, details: str, metadata: tuple[tuple[str, str], ...]) -> None:
-    # It raises, so that nothing after it runs.
-    abort: Callable[..., Awaitable[None]] = context.abort
-    await abort(code, details, metadata)
+    return await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a request without a message")

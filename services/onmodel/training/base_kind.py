@@ -12,7 +12,11 @@ SINGLE_FILES = {
     "model.diffusion_model.double_blocks.": "FluxPipeline",
 }
 """Classes of diffusers by the beginning of a key that only their single files have."""
-FAMILY_NAMES = {"StableDiffusionXLPipeline": "SDXL", "FluxPipeline": "Flux"}
+LAYERS_READ = {
+    "StableDiffusionXLPipeline": "SDXL always reads the last but one layer",
+    "FluxPipeline": "Flux always reads the last one",
+}
+"""Of classes whose text encoders give no choice, which layer it is."""
 
 
 def single_file_class(file: Path) -> str:
@@ -47,14 +51,12 @@ def without_effect(model: ModelSection) -> list[str]:
             kind = single_file_class(where)
         else:
             kind = str(json.loads(index_file(where).read_text(encoding="utf-8"))["_class_name"])
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError):
         # Loading says what is wrong with the files, and better.
-        del error
         return []
     phrases: list[str] = []
-    if model.clip_skip > 1 and kind in FAMILY_NAMES:
-        why = "SDXL always reads the last but one layer" if "XL" in kind else "Flux always reads the last one"
-        phrases.append(f"`clip_skip` ({why})")
+    if model.clip_skip > 1 and kind in LAYERS_READ:
+        phrases.append(f"`clip_skip` ({LAYERS_READ[kind]})")
     if model.max_token_length > 75 and kind == "FluxPipeline":
         phrases.append("`max_token_length` (Flux reads 512 tokens)")
     if model.guidance_scale != 1.0 and kind != "FluxPipeline":

@@ -100,12 +100,26 @@ def test_a_job_is_stopped_and_an_interrupted_follower_leaves_it(
     follower.send_signal(signal.SIGINT)
     assert follower.wait(60) == 130
     assert "onmodel jobs stop long" in follower.stderr.read()
+    _interrupted_between_two_lines(cluster)
     assert json.loads(onmodel("jobs", "get", "long", "--json", cluster=cluster).stdout)["state"] == "running"
     assert "asked to stop" in onmodel("jobs", "stop", "long", cluster=cluster).stdout
     assert onmodel("jobs", "logs", "long", "--follow", cluster=cluster).returncode == 143
     assert "had ended already" in onmodel("jobs", "stop", "long", cluster=cluster).stdout
     listed = [line.split()[:2] for line in onmodel("jobs", "list", cluster=cluster).stdout.splitlines()]
     assert listed == [["long", "stopped"], ["blind", "failed"], ["sent", "failed"]]
+
+
+def _interrupted_between_two_lines(cluster: Cluster) -> None:
+    """Ctrl-C may come while nothing is awaited: what follows is closed all the same, and at once."""
+    program = (
+        "from onmodel.jobs.model import Jobs\n"
+        f"for line in Jobs({cluster.dashboard!r}).follow('long'):\n"
+        "    raise KeyboardInterrupt\n"
+    )
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, env=cluster.environment, capture_output=True, text=True, timeout=60, check=False)
+    last = ended.stderr.splitlines()[-1]
+    assert ended.returncode and last == "KeyboardInterrupt" and "GeneratorExit" not in ended.stderr, ended.stderr
 
 
 def test_without_the_token_nothing_is_told(cluster: Cluster) -> None:

@@ -21,7 +21,7 @@ from onmodel.evaluation.suite import TestSuite
 from onmodel.evaluation.tasks import Options, Task, pictures_in
 from onmodel.evaluation.trial import Trial
 from onmodel.experiments.make import Made, model_of, read_made
-from onmodel.experiments.plan import Layout, Settings, TrialPlan, Unit, suite_for, trials_of
+from onmodel.experiments.plan import Layout, Settings, TrialPlan, Unit, prompts_in, suite_for, trials_of
 from onmodel.experiments.probe import PROBE, Probe, load_probe
 from onmodel.experiments.truth import asked_framing, on_model
 from onmodel.toybox.character import HELD_OUT
@@ -80,7 +80,10 @@ def judge(settings: Settings, layout: Layout, probe: Path | None) -> Figures:
     tasks = {trial.name: task_of(settings, layout, trial, found) for trial, found in made}
     reader = load_probe(probe or PROBE)
     pictures = tuple(_by_truth([trial for trial, _ in made], tasks, reader))
-    scenarios, measured_with = _by_product(settings, layout, [trial for trial, _ in made], tasks)
+    # The curves are of the truth alone.
+    scenarios, measured_with = (
+        ([], None) if settings.dose else _by_product(settings, layout, [trial for trial, _ in made], tasks)
+    )
     first = made[0][1]
     facts: dict[str, Any] = {
         "measured_with": measured_with,
@@ -124,7 +127,7 @@ def task_of(settings: Settings, layout: Layout, trial: TrialPlan, made: Made) ->
     suite, root = suite_for(settings, character), layout.pictures(character)
     model = model_of(layout, trial, made)
     alone = DrawingModel("toybox", made.base_hash)
-    prompts = suite.prompts()
+    prompts = prompts_in(suite, trial.scenarios)
     task = Task(
         trial=Trial(
             name=trial.name,
@@ -138,7 +141,7 @@ def task_of(settings: Settings, layout: Layout, trial: TrialPlan, made: Made) ->
         model=model,
         folder=root / model.label,
         pictures=tuple(plan(suite, prompts, model, root)),
-        strangers=tuple(plan(suite, prompts, alone, root)),
+        strangers=() if settings.dose else tuple(plan(suite, prompts, alone, root)),
     )
     lost = [*missing(task.pictures), *missing(task.strangers)]
     if lost:

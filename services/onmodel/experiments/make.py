@@ -21,8 +21,9 @@ from onmodel.core.config import Config, load_whole
 from onmodel.core.errors import InternalError, OnModelError, ResourceError, UserError
 from onmodel.core.files import folder_aside, write_text
 from onmodel.core.progress import bar, console
+from onmodel.core.vocabulary import CATEGORIES
 from onmodel.experiments.copies import categories_in
-from onmodel.experiments.plan import Layout, Settings, TrialPlan, config_of, suite_for, trials_of
+from onmodel.experiments.plan import Layout, Settings, TrialPlan, config_of, prompts_in, suite_for, trials_of
 from onmodel.experiments.rate import RATES, tried, try_rate
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ def jobs_of(settings: Settings, layout: Layout) -> list[Job]:
     seen: set[str] = set()
     for trial in trials_of(settings):
         character = trial.unit.character
-        if character not in seen:
+        # Strangers of the product's figures, which curves do without.
+        if character not in seen and not settings.dose:
             seen.add(character)
             jobs.append(Job(settings, layout.work, character))
         jobs.append(Job(settings, layout.work, character, trial))
@@ -226,7 +228,7 @@ def make_trial(settings: Settings, layout: Layout, trial: TrialPlan) -> Made:
         _train(settings, layout, trial)
     trained = time.monotonic()
     (checkpoint,) = layout.trial(trial).glob("*.safetensors")
-    model = _draw(settings, layout, trial.unit.character, checkpoint)
+    model = _draw(settings, layout, trial.unit.character, checkpoint, trial.scenarios)
     losses: list[float] = json.loads((layout.trial(trial) / "losses.json").read_text(encoding="utf-8"))
     cuda = torch.cuda.is_available()
     made = Made(
@@ -262,14 +264,21 @@ def _train(settings: Settings, layout: Layout, trial: TrialPlan) -> None:
     shutil.rmtree(layout.scratch(trial), ignore_errors=True)
 
 
-def _draw(settings: Settings, layout: Layout, character: str, checkpoint: Path | None) -> "DrawingModel":
+def _draw(
+    settings: Settings,
+    layout: Layout,
+    character: str,
+    checkpoint: Path | None,
+    scenarios: Sequence[str] = CATEGORIES,
+) -> "DrawingModel":
     """Draw what is missing of a checkpoint's pictures, or of the base model's; returns what drew them."""
     from onmodel.evaluation import generate
     from onmodel.evaluation.tasks import Pipelines
 
     suite = suite_for(settings, character)
     model = generate.drawing_model("toybox", checkpoint)
-    missing = generate.missing(generate.plan(suite, suite.prompts(), model, layout.pictures(character)))
+    prompts = prompts_in(suite, scenarios)
+    missing = generate.missing(generate.plan(suite, prompts, model, layout.pictures(character)))
     if missing:
         if not _kept:
             _kept.append(Pipelines("auto"))

@@ -1,6 +1,6 @@
 """What the experiment of docs/experiment.md consists of: units, trials, where their files lie, how each is trained."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -11,7 +11,7 @@ from onmodel.core.config import Config, load, validate
 from onmodel.core.errors import UserError
 from onmodel.core.files import write_text
 from onmodel.core.vocabulary import CATEGORIES
-from onmodel.evaluation.suite import TestSuite, load_suite
+from onmodel.evaluation.suite import Prompt, TestSuite, load_suite
 from onmodel.toybox.character import HELD_OUT
 from onmodel.toybox.models import MODEL_SIDE
 from onmodel.training.config import TrainConfig
@@ -82,8 +82,11 @@ class Settings(Config):
 
     @classmethod
     def dose_response(cls) -> "Settings":
-        """One character, two seeds, every category: sets of one size that differ in one category's share."""
-        return cls(characters=("mirel",), seeds=(1, 2), dose=CATEGORIES)
+        """One character, two seeds, every category: sets of one size that differ in one category's share.
+
+        Twice the variations of the strategies, since a trial draws its category's scenario alone.
+        """
+        return cls(characters=("mirel",), seeds=(1, 2), variations=4, dose=CATEGORIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,8 @@ class TrialPlan:
     """A strategy, or `<category>_<per cent>` of a dose-response curve."""
     dataset: str
     """Name of the set below the unit's."""
+    scenarios: tuple[str, ...] = CATEGORIES
+    """Whose prompts it is asked to draw."""
 
     @property
     def name(self) -> str:
@@ -128,8 +133,8 @@ def units_of(settings: Settings) -> list[Unit]:
 def trials_of(settings: Settings) -> list[TrialPlan]:
     """All trials, those of a unit together, so that units become complete one after the other."""
     if settings.dose:
-        kinds = [f"{category}_{share}" for category in settings.dose for share in DOSES]
-        return [TrialPlan(unit, kind, kind) for unit in units_of(settings) for kind in kinds]
+        points = [(f"{category}_{share}", category) for category in settings.dose for share in DOSES]
+        return [TrialPlan(unit, kind, kind, (category,)) for unit in units_of(settings) for kind, category in points]
     return [TrialPlan(unit, kind, SET_OF[kind]) for unit in units_of(settings) for kind in settings.strategies]
 
 
@@ -210,6 +215,11 @@ def suite_for(settings: Settings, character: str) -> TestSuite:
     """The experiment's suite at its size, asking for a character."""
     suite = load_suite(SUITE_FILE).with_slots(HELD_OUT[character].slots)
     return suite.resized(settings.prompts, settings.variations, settings.sampling_steps)
+
+
+def prompts_in(suite: TestSuite, scenarios: Sequence[str]) -> list[Prompt]:
+    """A suite's prompts of some scenarios."""
+    return [prompt for prompt in suite.prompts() if prompt.scenario in scenarios]
 
 
 def training_value(settings: Settings, name: str, output: Path, dataset: Path, seed: int) -> dict[str, Any]:

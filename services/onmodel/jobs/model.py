@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import queue
 import socket
 import tempfile
 import threading
@@ -12,6 +13,8 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+
+from anyio.from_thread import start_blocking_portal
 
 from onmodel.core.errors import ConflictError, InternalError, NotFoundError, OnModelError, ServiceError, UserError
 from onmodel.core.progress import JOB_VARIABLE, read_line
@@ -122,15 +125,23 @@ class Jobs:
 
     def follow(self, job_id: str, *, skip_lines: int = 0, wait: bool = True) -> Iterator[Event]:
         """See JobApi."""
-        events = self.stream(job_id, skip_lines=skip_lines, wait=wait)
+        # One task in a thread of its own, from the first event to the last: Ctrl-C then always lands here, and the
+        # connection is closed by what opened it. A loop that this thread entered anew for each event would be left
+        # with open generators where Ctrl-C came between two of them, and closing it could hang.
+        came: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
 
-        async def following() -> Event | None:
-            return await anext(events, None)
+        async def pump() -> None:
+            try:
+                async with contextlib.aclosing(self.stream(job_id, skip_lines=skip_lines, wait=wait)) as events:
+                    async for event in events:
+                        came.put(event)
+            finally:
+                came.put(None)
 
-        # Of its own accord a runner turns Ctrl-C into the end of what is awaited, connections included.
-        with asyncio.Runner() as runner:
-            while (event := runner.run(following())) is not None:
-                yield event
+        with start_blocking_portal() as portal:
+            pumping = portal.start_task_soon(pump)
+            yield from iter(came.get, None)
+            pumping.result()
 
     async def stream(self, job_id: str, *, skip_lines: int = 0, wait: bool = True) -> AsyncGenerator[Event]:
         """`follow` for a running event loop."""

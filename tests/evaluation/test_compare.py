@@ -28,7 +28,17 @@ def test_a_clear_difference_is_called_better() -> None:
 def test_the_same_model_against_itself_is_not_decided() -> None:
     found = compare([evaluation("a", GOOD), evaluation("b", GOOD)])
     assert {p.verdict for p in found.pairs} == {Verdict.NOT_DECIDED}
-    assert "nothing is decided" in found.verdict
+    assert "the share on model is not decided" in found.verdict
+    assert "identity" not in found.verdict
+
+
+def test_identity_is_told_where_it_is_decided() -> None:
+    change = {"close_up": 0.0, "occlusion": 1.0}
+    found = compare([evaluation("a", GOOD | {"occlusion": 0.0}), evaluation("b", GOOD | change)])
+    assert "Its identity is better in occlusion; worse in close-up. " in found.verdict
+    back = compare([evaluation("a", POOR), evaluation("b", GOOD, seed=1)])
+    now, then = (e.overall["identity"].mean or 0 for e in back.evaluations[::-1])
+    assert f"Its identity is better over all, {now:.0%} against {then:.0%};".replace("%", " %") in back.verdict
 
 
 def test_false_verdicts_are_rare() -> None:

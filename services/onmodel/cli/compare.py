@@ -12,7 +12,6 @@ from onmodel.cli.measuring import (
     BatchOption,
     ClassOption,
     DetectorConfigOption,
-    DetectorOption,
     DeviceOption,
     ImpostorsOption,
     ReferencesOption,
@@ -20,8 +19,10 @@ from onmodel.cli.measuring import (
     ScorerWeightsOption,
     ServicesOption,
     SuiteOption,
+    TrialDetectorOption,
     TriggerOption,
     detector_of,
+    detector_of_trials,
     measuring,
     options_of,
     suite_with,
@@ -48,7 +49,7 @@ def command(
     class_word: ClassOption = None,
     age: AgeOption = None,
     base: BaseOption = None,
-    detector: DetectorOption = "toybox",
+    detector: TrialDetectorOption = None,
     detector_config: DetectorConfigOption = None,
     scorer: ScorerOption = "toybox",
     scorer_pretrained: ScorerWeightsOption = None,
@@ -76,11 +77,12 @@ def command(
     from onmodel.evaluation.report import write_report
     from onmodel.evaluation.tasks import make_tasks
 
-    with measuring(services, detector, detector_config, scorer, scorer_pretrained) as (opened, measured_with):
+    preset = detector_of_trials(trials, detector, detector_config, scorer, services)
+    with measuring(services, preset, detector_config, scorer, scorer_pretrained) as (opened, measured_with):
         options = options_of(references, impostors, measured_with, device, batch_size)
         tasks = make_tasks(trials, suite, options)
         results = evaluate(tasks, suite, options, opened)
-        mixes = mixes_of(trials, opened, detector, detector_config, local=services is None)
+        mixes = mixes_of(trials, opened, preset, detector_config, local=services is None)
     ranges = {name: RECOMMENDED.range(name) for name in CATEGORIES}
     beside = [siblings(task.folder) for task in tasks]
     comparison = compare(results, mixes=mixes, recommended=ranges, others=beside)

@@ -38,15 +38,15 @@ class DemoConfig(Config):
     """Pictures of the character in all framings that no training sees: what identity is measured against."""
     others: int = 24
     """Pictures of other characters, of empty places and of things in front, each: what composites are made of."""
-    steps: int = 500
+    steps: int = 400
     """Optimizer steps of each trial, the same for both, so that only the data differs."""
     batch_size: int = 8
     rank: int = 16
     learning_rate: float = 1e-3
-    prompts: int = 5
+    prompts: int = 10
     """Prompts of each scenario, at most those of the suite."""
-    variations: int = 3
-    sampling_steps: int = 20
+    variations: int = 2
+    sampling_steps: int = 15
 
     @classmethod
     def quick(cls) -> "DemoConfig":
@@ -264,7 +264,6 @@ def training_config(places: Places, config: DemoConfig, trial: int) -> "TrainCon
             "vae_batch_size": 32,
             "caption_dropout_rate": 0.1,
         },
-        "advanced": {"min_snr_gamma": 5.0},
     }
     return validate(TrainConfig, value, "demo")
 

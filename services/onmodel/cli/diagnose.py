@@ -8,13 +8,14 @@ import typer
 from onmodel.cli.measuring import (
     BaseOption,
     DetectorConfigOption,
-    DetectorOption,
     ImpostorsOption,
     ScorerOption,
     ScorerWeightsOption,
     ServicesOption,
+    TrialDetectorOption,
     TriggerOption,
     detector_of,
+    detector_of_trials,
     measuring,
 )
 
@@ -45,7 +46,7 @@ def command(
     ] = None,
     trigger: TriggerOption = None,
     base: BaseOption = None,
-    detector: DetectorOption = "toybox",
+    detector: TrialDetectorOption = None,
     detector_config: DetectorConfigOption = None,
     scorer: ScorerOption = "toybox",
     scorer_pretrained: ScorerWeightsOption = None,
@@ -66,16 +67,17 @@ def command(
     drawn = evaluation or opened.evaluation_folder
     out = output_dir or opened.checkpoint.parent / FOLDER
     own = pictures_in(references, "reference") if references is not None else ()
+    preset = detector_of_trials([opened], detector, detector_config, scorer, services)
     names = Names(
         references=references,
         film=film,
         analysis=analysis,
-        detector=_options(("--detector", detector, "toybox"), ("--detector-config", detector_config, None)),
+        detector=_options(("--detector", preset, "toybox"), ("--detector-config", detector_config, None)),
         scorer=_options(("--scorer", scorer, "toybox"), ("--scorer-pretrained", scorer_pretrained, None)),
     )
-    with measuring(services, detector, detector_config, scorer, scorer_pretrained) as (looking, measured_with):
+    with measuring(services, preset, detector_config, scorer, scorer_pretrained) as (looking, measured_with):
         if known is None and opened.dataset is not None:
-            known = _analyse(opened, looking, detector, detector_config, services is None)
+            known = _analyse(opened, looking, preset, detector_config, services is None)
         request = Request(
             out=out,
             trial=opened,

@@ -11,7 +11,6 @@ from onmodel.cli.measuring import (
     BatchOption,
     ClassOption,
     DetectorConfigOption,
-    DetectorOption,
     DeviceOption,
     ImpostorsOption,
     ReferencesOption,
@@ -19,7 +18,9 @@ from onmodel.cli.measuring import (
     ScorerWeightsOption,
     ServicesOption,
     SuiteOption,
+    TrialDetectorOption,
     TriggerOption,
+    detector_of_trials,
     measuring,
     options_of,
     suite_with,
@@ -57,7 +58,7 @@ def command(
     class_word: ClassOption = None,
     age: AgeOption = None,
     base: BaseOption = None,
-    detector: DetectorOption = "toybox",
+    detector: TrialDetectorOption = None,
     detector_config: DetectorConfigOption = None,
     scorer: ScorerOption = "toybox",
     scorer_pretrained: ScorerWeightsOption = None,
@@ -91,7 +92,8 @@ def command(
     from onmodel.evaluation.evaluate import evaluate
     from onmodel.evaluation.tasks import make_tasks
 
-    with measuring(services, detector, detector_config, scorer, scorer_pretrained) as (opened, measured_with):
+    preset = detector_of_trials(trials, detector, detector_config, scorer, services)
+    with measuring(services, preset, detector_config, scorer, scorer_pretrained) as (opened, measured_with):
         options = options_of(references, impostors, measured_with, device, batch_size)
         tasks = make_tasks(trials, suite, options, scales=scales, output_dir=output_dir)
         results = evaluate(tasks, suite, options, opened)

@@ -1,6 +1,6 @@
 """What `evaluate` and `compare` share: the models that look at pictures, and what they are asked."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from onmodel.detection.config import DetectorConfig
     from onmodel.evaluation.suite import TestSuite
     from onmodel.evaluation.tasks import Options
+    from onmodel.evaluation.trial import Trial
     from onmodel.scoring.config import ScorerConfig
     from onmodel.serving.local import Services
 
@@ -32,7 +33,9 @@ AgeOption = Annotated[str | None, typer.Option(help='Class with its age, as in "
 BaseOption = Annotated[
     str | None, typer.Option(help="Base model: toybox, hub id, diffusers folder or file; else as trained.")
 ]
-DetectorOption = Annotated[str, typer.Option(help="Detector preset: toybox or film.")]
+TrialDetectorOption = Annotated[
+    str | None, typer.Option(help="Detector preset: toybox or film; else the one the training set was looked at with.")
+]
 DatasetDetectorOption = Annotated[
     str | None, typer.Option(help="Detector preset: toybox or film; else the one the set was looked at with.")
 ]
@@ -49,6 +52,14 @@ ServicesOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="Where pictures are drawn: auto, cpu, cuda.")]
 BatchOption = Annotated[int | None, typer.Option(min=1, help="Pictures drawn at once; else chosen by their size.")]
+
+
+BUNDLED = "toybox"
+"""Base model and scorer of the bundled world."""
+INSTEAD = {
+    "detector": "--detector film",
+    "scorer": "--scorer ViT-B-32 --scorer-pretrained laion2b_s34b_b79k",
+}
 
 
 def suite_with(name: str, trigger: str | None, class_word: str | None, age: str | None) -> "TestSuite":
@@ -84,6 +95,34 @@ def detector_for(facts: "Facts | None", preset: str | None, file: Path | None) -
                 err=True,
             )
     return detector_of(preset or PRESETS[0], file)
+
+
+def detector_of_trials(
+    trials: "Sequence[Trial]", preset: str | None, file: Path | None, scorer: str, services: str | None
+) -> str:
+    """The preset that trials are looked at with: the one given, else that of the training sets, else the toybox's.
+
+    The bundled models know nothing but the toybox's renders. Where they are to judge what another base model draws,
+    that is said: the figures would be nonsense.
+    """
+    from onmodel.dataset.facts import Facts
+    from onmodel.dataset.known import PRESETS, preset_of
+
+    sets = [Facts.open(trial.dataset) for trial in trials if trial.dataset is not None]
+    known = [facts for facts in sets if facts.models]
+    chosen = preset or (preset_of(known) if known else PRESETS[0])
+    bundled = [
+        what
+        for what, is_bundled in (("detector", chosen == PRESETS[0] and file is None), ("scorer", scorer == BUNDLED))
+        if is_bundled
+    ]
+    if bundled and services is None and any(trial.base != BUNDLED for trial in trials):
+        typer.echo(
+            f"onmodel: measuring with the bundled {' and '.join(bundled)}, made for the toybox's renders alone; for "
+            f"other pictures add {' and '.join(INSTEAD[what] for what in bundled)}",
+            err=True,
+        )
+    return chosen
 
 
 @contextmanager

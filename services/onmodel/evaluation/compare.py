@@ -11,7 +11,7 @@ from onmodel.core.errors import UserError
 from onmodel.core.vocabulary import CATEGORIES
 from onmodel.dataset.recommended import LABELS
 from onmodel.evaluation.curves import Curve, curves
-from onmodel.evaluation.metrics import ALL, HEADLINE, METRICS, Outcome
+from onmodel.evaluation.metrics import ALL, HEADLINE, IDENTITY, METRICS, Outcome
 from onmodel.evaluation.record import Evaluation
 from onmodel.evaluation.statistics import Verdict, paired
 
@@ -197,9 +197,10 @@ def _sentence(names: Sequence[str], evaluations: Sequence[Evaluation], pairs: Se
         head = {
             Verdict.BETTER: f"{name} is better than {names[0]}",
             Verdict.WORSE: f"{name} is worse than {names[0]}",
-            Verdict.NOT_DECIDED: f"Between {names[0]} and {name} nothing is decided",
+            Verdict.NOT_DECIDED: f"Between {names[0]} and {name} the share on model is not decided",
         }[overall.verdict]
         parts.append(f"{head}: {_percent(after)} of its pictures are on model, against {_percent(before)}.")
+        parts += _identity(name, names[0], [evaluation, first], pairs)
         by = {verdict: [s for s, p in own.items() if p.verdict is verdict] for verdict in Verdict}
         clauses = [
             f"{verdict.value} in {words(found) if len(found) < len(own) else f'all {len(own)} scenarios'}"
@@ -210,6 +211,20 @@ def _sentence(names: Sequence[str], evaluations: Sequence[Evaluation], pairs: Se
         scenarios = "; ".join(clauses)
         parts.append(f"{scenarios[:1].upper()}{scenarios[1:]}. It meets {now} of {of} targets, {names[0]} {then}.")
     return " ".join(parts)
+
+
+def _identity(name: str, other: str, evaluations: Sequence[Evaluation], pairs: Sequence[Pair]) -> list[str]:
+    """Says where identity is decided. A share of pictures needs many of them, a mean does not, and of all figures
+    identity follows the truth most closely (docs/experiment.md).
+    """
+    now, then = (evaluation.overall[IDENTITY].mean for evaluation in evaluations if IDENTITY in evaluation.overall)
+    own = {p.scenario: p.verdict for p in pairs if (p.second, p.metric) == (name, IDENTITY)}
+    overall = own.pop(ALL, Verdict.NOT_DECIDED)
+    decided = [(v, [s for s, found in own.items() if found is v]) for v in (Verdict.BETTER, Verdict.WORSE)]
+    clauses = [f"{verdict.value} in {words(found)}" for verdict, found in decided if found]
+    if overall is not Verdict.NOT_DECIDED:
+        clauses.insert(0, f"{overall.value} over all, {_percent(now)} against {_percent(then)}")
+    return [f"Its identity is {'; '.join(clauses)}."] if clauses else []
 
 
 def explain(evaluation: Evaluation, mix: Mix, recommended: Mapping[str, tuple[float, float]]) -> list[str]:

@@ -121,6 +121,7 @@ TARGETS: tuple[Target, ...] = (
 AVERAGE_TARGET = 0.80
 HEADLINE = "on_model"
 """The figure that a scenario's verdict is about."""
+IDENTITY = "identity"
 ALL = "all"
 """Stands for every scenario together."""
 _ONLY_IN = {t.metric: t.scenario for t in TARGETS if t.metric != "consistency"}

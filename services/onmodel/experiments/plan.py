@@ -36,7 +36,6 @@ WEAK_AREAS: Final[dict[str, float]] = {
 DOSES: Final[tuple[int, ...]] = (0, 5, 10, 20, 30, 45)
 """Per cent of one category in the sets of the dose-response curves."""
 PLAN_FILE = "plan.json"
-SUITE_FILE = Path(__file__).with_name("suite.json")
 SCALED_C_RATE = 0.8
 """Strategy C's 8e-5 over the base rate of 1e-4."""
 
@@ -212,8 +211,8 @@ def check(settings: Settings) -> None:
 
 
 def suite_for(settings: Settings, character: str) -> TestSuite:
-    """The experiment's suite at its size, asking for a character."""
-    suite = load_suite(SUITE_FILE).with_slots(HELD_OUT[character].slots)
+    """The packaged toybox suite at the experiment's size, asking for a character."""
+    suite = load_suite("toybox").with_slots(HELD_OUT[character].slots)
     return suite.resized(settings.prompts, settings.variations, settings.sampling_steps)
 
 

@@ -12,7 +12,7 @@ from onmodel.evaluation.record import RESULT_FILE
 from onmodel.experiments.four_strategies import main
 from onmodel.experiments.judge import read_figures
 from onmodel.experiments.make import do, jobs_of, read_made
-from onmodel.experiments.plan import Layout, Settings, claim, trials_of
+from onmodel.experiments.plan import DOSES, Layout, Settings, claim, trials_of
 from onmodel.experiments.rate import RATES, choose, tried, try_rate, with_rate
 from onmodel.training.config import load_train_config
 
@@ -139,3 +139,19 @@ def test_a_trial_made_over_a_cluster_is_the_same(made: Path, tmp_path: Path) -> 
         assert record is not None
         losses.append(record.loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_a_curve_is_of_its_own_scenario_and_of_the_truth(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "dose")
+    small = {"pictures": 8, "held_back": 4, "steps": 2, "batch_size": 2, "prompts": 1, "sampling_steps": 1}
+    settings = Settings.dose_response().model_copy(update={"seeds": (1,), "dose": ("medium",), **small})
+    claim(layout.work, settings)
+    assert main([str(layout.work), "--step", "prepare"]) == 0
+    assert main([str(layout.work), "--step", "make"]) == 0
+    assert main([str(layout.work), "--step", "judge"]) == 0
+    figures = read_figures(layout)
+    assert {(row.trial, row.scenario) for row in figures.pictures} == {(f"medium_{n}", "medium") for n in DOSES}
+    assert len(figures.pictures) == len(DOSES) * settings.variations
+    assert not figures.scenarios and not list(layout.work.rglob(RESULT_FILE))
+    assert main([str(layout.work), "--step", "report"]) == 0
+    assert "| medium shot |" in (layout.report / "dose_response.md").read_text()

@@ -13,6 +13,7 @@ from onmodel.experiments import hypotheses as claims
 from onmodel.experiments.dose_report import least_good
 from onmodel.experiments.hypotheses import Measured, Verdict, judge_all
 from onmodel.experiments.judge import PictureFigure
+from onmodel.experiments.report import by_bound
 from onmodel.experiments.shares import tensor
 from onmodel.experiments.statistics import LEVELS, Array, Estimate, bootstrap, estimate, means, spearman
 
@@ -192,3 +193,28 @@ def test_the_least_share_that_is_as_good_as_the_best() -> None:
     rising = [figure(value, value - 0.1, value + 0.1) for value in (0.1, 0.3, 0.55, 0.60, 0.62, 0.5)]
     assert least_good((0, 5, 10, 20, 30, 45), rising) == 10
     assert least_good((0, 5), [figure(0.5, 0.4, 0.6), figure(0.2, 0.1, 0.3)]) == 0
+
+
+def told(trial: str, scenario: str, on_model: bool, product: str, identity: float | None) -> PictureFigure:
+    return PictureFigure(character="zibo", seed=1, trial=trial, scenario=scenario, prompt=0, variation=0,
+                         on_model=on_model, people=1, product=product, identity=identity)  # fmt: skip
+
+
+def test_a_bound_that_the_truth_has_agrees_with_it_wholly() -> None:
+    """Pictures are on model from 0.82 on: 0.8 takes one of each group too many, 0.85 none."""
+    values = [0.4, 0.55, 0.65, 0.81, 0.87, 0.97]
+    pictures = [
+        told(trial, scenario, value >= 0.82, "right" if value >= 0.5 else "not recognised", value)
+        for trial, values in (("a", values[1:]), ("b", values[:4]))
+        for scenario in ("far", "full_body")
+        for value in values
+    ]
+    pictures.append(told("a", "far", False, "another framing", 0.99))
+    pictures.append(told("a", "far", False, "no character", None))
+    pictures.append(told("a", "multi_character", True, "not recognised", 0.1))
+    found = {each.identity: each for each in by_bound(pictures)}
+    assert found[0.85].agreement == 1 and found[0.85].correlation == pytest.approx(1)
+    assert found[0.85].share == found[0.85].true_share == pytest.approx(4 / 20)
+    assert found[0.5].share == pytest.approx(16 / 20)
+    assert found[0.8].agreement == pytest.approx(16 / 20)
+    assert by_bound([told("a", "far", True, "right", 1.0).model_copy(update={"product": None})]) == []

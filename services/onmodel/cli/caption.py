@@ -99,18 +99,15 @@ def _look(
     dataset: "Dataset", detector: str | None, detector_config: Path | None, services: str | None
 ) -> "dict[str, Row]":
     """What every picture shows, from the facts beside the dataset or the detection service."""
-    from onmodel.core.config import load
+    from onmodel.cli.measuring import detector_for
     from onmodel.core.progress import bar
     from onmodel.dataset.analysis import analyze
     from onmodel.dataset.facts import Facts
-    from onmodel.dataset.known import preset_of
-    from onmodel.detection.config import DetectorConfig
     from onmodel.detection.weights import local_model
     from onmodel.serving.local import open_services
 
     facts = Facts.open(dataset.path)
-    preset = DetectorConfig.preset(detector or preset_of([facts]))
-    settings = load(DetectorConfig, detector_config) if detector_config else preset
+    settings = detector_for(facts, detector, detector_config)
     model = None
     if services is None:
         model = local_model(settings)
@@ -131,17 +128,19 @@ def _report(result: "CaptionResult", as_json: bool, wording: "CaptionConfig | No
         return
     out = terminal()
     trigger = "no trigger" if result.trigger is None else f"trigger {result.trigger!r}"
-    if result.findings:
+    # A set that is written has them no longer; what is left of them is told below.
+    shown = result.findings if result.output_dir is None else ()
+    if shown:
         table = Table(title=f"{len(result.findings)} findings in {result.pictures} captions, {trigger}")
         table.title_justify = "left"
         for heading in ("file", "problem", "evidence", "fix"):
             table.add_column(heading, overflow="fold")
         # What makes a caption false first.
-        for each in sorted(result.findings, key=lambda f: f.is_note)[:SHOWN]:
+        for each in sorted(shown, key=lambda f: f.is_note)[:SHOWN]:
             name = each.file if each.line == 1 else f"{each.file} line {each.line}"
             table.add_row(name, each.problem.value, each.evidence, each.fix, style="dim" if each.is_note else None)
         out.print(table)
-    lines = [f"{len(result.findings) - SHOWN} more; --json prints all"] if len(result.findings) > SHOWN else []
+    lines = [f"{len(shown) - SHOWN} more; --json prints all"] if len(shown) > SHOWN else []
     counts = ", ".join(f"{problem} {count}" for problem, count in result.counts.items())
     lines.append(f"{result.pictures} captions, {trigger}: {counts or 'nothing is wrong'}.")
     if result.unreadable:

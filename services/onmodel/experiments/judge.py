@@ -42,6 +42,10 @@ class PictureFigure(Config):
     variation: int
     on_model: bool
     people: int
+    product: str | None = None
+    """What `onmodel evaluate` says became of it; None where the product was not asked."""
+    identity: float | None = None
+    """By the product; None where it found no character."""
 
 
 class ScenarioFigure(Config):
@@ -80,10 +84,17 @@ def judge(settings: Settings, layout: Layout, probe: Path | None) -> Figures:
     tasks = {trial.name: task_of(settings, layout, trial, found) for trial, found in made}
     reader = load_probe(probe or PROBE)
     pictures = tuple(_by_truth([trial for trial, _ in made], tasks, reader))
+    scenarios: list[ScenarioFigure] = []
+    measured_with: str | None = None
     # The curves are of the truth alone.
-    scenarios, measured_with = (
-        ([], None) if settings.dose else _by_product(settings, layout, [trial for trial, _ in made], tasks)
-    )
+    if not settings.dose:
+        evaluations, measured_with = _by_product(settings, layout, [trial for trial, _ in made], tasks)
+        scenarios = [row for (trial, _), found in zip(made, evaluations, strict=True) for row in _rows(trial, found)]
+        said = [row for evaluation in evaluations for row in evaluation.pictures]
+        pictures = tuple(
+            picture.model_copy(update={"product": row.outcome, "identity": row.identity})
+            for picture, row in zip(pictures, said, strict=True)
+        )
     first = made[0][1]
     facts: dict[str, Any] = {
         "measured_with": measured_with,
@@ -191,19 +202,19 @@ def _renders(layout: Layout, units: Sequence[Unit], reader: Probe) -> dict[str, 
 
 def _by_product(
     settings: Settings, layout: Layout, trials: Sequence[TrialPlan], tasks: dict[str, Task]
-) -> tuple[list[ScenarioFigure], str]:
+) -> tuple[list[Evaluation], str]:
+    """What `onmodel evaluate` says of each trial, picture for picture in the order of its task; and what measured."""
     from onmodel.cli.measuring import measuring
     from onmodel.evaluation.evaluate import measure
 
-    rows: list[ScenarioFigure] = []
+    found: list[Evaluation] = []
     with measuring(None, "toybox", None, "toybox", None) as (services, measured_with):
         for trial in trials:
             suite: TestSuite = suite_for(settings, trial.unit.character)
             references = pictures_in(layout.held_back(trial.unit), "reference")
             options = Options(references=references, measured_with=measured_with)
-            (evaluation,) = measure([tasks[trial.name]], suite, options, services)
-            rows += _rows(trial, evaluation)
-    return rows, measured_with
+            found += measure([tasks[trial.name]], suite, options, services)
+    return found, measured_with
 
 
 def _rows(trial: TrialPlan, evaluation: Evaluation) -> Iterator[ScenarioFigure]:

@@ -4,7 +4,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,20 @@ from onmodel.core.files import write_text
 from onmodel.core.markdown import plain
 from onmodel.core.vocabulary import CATEGORIES
 from onmodel.dataset.recommended import LABELS
+from onmodel.evaluation.identity import RECOGNISED
+from onmodel.evaluation.metrics import Outcome
 from onmodel.experiments.dose_report import dose_sections
 from onmodel.experiments.figures import bars, contact_sheet
 from onmodel.experiments.hypotheses import Finding, Measured, judge_all
-from onmodel.experiments.judge import Figures, read_figures
+from onmodel.experiments.judge import Figures, PictureFigure, read_figures
 from onmodel.experiments.plan import STRATEGIES, TITLES, Layout, Settings
 from onmodel.experiments.rate import with_rate
 from onmodel.experiments.shares import tensor
 from onmodel.experiments.statistics import DRAWS, LEVELS, Estimate, bootstrap, estimate, means, spearman
 
 NAME = "four_strategies"
+BOUNDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
+"""Identities from which a character could count as ours."""
 FIGURE, SHEET = "shares.svg", "pictures.png"
 
 
@@ -64,6 +68,7 @@ def _strategies(settings: Settings, layout: Layout, figures: Figures) -> tuple[l
         tuple(trials), means(shares, characters), bootstrap(shares, characters), _correlation(figures, units, trials)
     )
     findings = judge_all(measured)
+    bounds = by_bound(figures.pictures)
     series = {
         TITLES[trial]: [estimate(*measured.of(trial, scenario)) for scenario in (*CATEGORIES, None)]
         for trial in trials
@@ -83,6 +88,8 @@ def _strategies(settings: Settings, layout: Layout, figures: Figures) -> tuple[l
         _claims_table(findings),
         "## Consistency and truth",
         _correlation_text(figures, units, trials, measured.correlation),
+        "## From which identity on a picture is on model",
+        _bounds_text(bounds),
     ]
     if drawn:
         sections += ["## Pictures", f"![{drawn}]({SHEET})", drawn]
@@ -95,6 +102,7 @@ def _strategies(settings: Settings, layout: Layout, figures: Figures) -> tuple[l
             for trial in trials
         },
         "claims": [asdict(finding) for finding in findings],
+        "bounds": [asdict(each) for each in bounds],
         **figures.facts,
     }
     return sections, facts
@@ -133,6 +141,64 @@ def _correlation(
     rows = rng.integers(len(said), size=(2000, len(said)))
     draws = np.array([spearman([said[i] for i in row], [true[i] for i in row]) for row in rows.tolist()])
     return estimate(value, draws[~np.isnan(draws)])
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The product's verdict on pictures, were a character recognised from another identity on."""
+
+    identity: float
+    share: float
+    """Of pictures on model by the product."""
+    true_share: float
+    agreement: float
+    """Share of pictures on which product and truth agree."""
+    correlation: float
+    """Spearman's, over trials and scenarios."""
+
+
+def by_bound(pictures: Sequence[PictureFigure]) -> list[Bound]:
+    """One for each of `BOUNDS`; empty where the product was not asked.
+
+    Pictures of several characters are left out: which one of them is ours depends on the identities of all.
+    """
+    told = [each for each in pictures if each.product is not None and each.scenario != "multi_character"]
+    if not told:
+        return []
+    able = np.array([each.product in (Outcome.RIGHT.value, Outcome.NOT_OURS.value) for each in told])
+    identity = np.array([-np.inf if each.identity is None else each.identity for each in told])
+    true = np.array([each.on_model for each in told])
+    names = [f"{each.character} {each.seed} {each.trial} {each.scenario}" for each in told]
+    group = np.unique(names, return_inverse=True)[1]
+    size = np.bincount(group)
+    found: list[Bound] = []
+    for bound in BOUNDS:
+        said = able & (identity >= bound)
+        shares, true_shares = (np.bincount(group, weights=each) / size for each in (said, true))
+        found.append(
+            Bound(
+                bound, float(said.mean()), float(true.mean()), float((said == true).mean()),
+                spearman(shares.tolist(), true_shares.tolist()),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _bounds_text(bounds: Sequence[Bound]) -> str:
+    if not bounds:
+        return "The product was not asked."
+    lines = [
+        f"`onmodel evaluate` takes a character for ours from {RECOGNISED:g} on. Were it another one (all "
+        f"scenarios but multi-character; {100 * bounds[0].true_share:.0f} % of these pictures are on model by truth):",
+        "",
+        "| from | on model by the product | agrees with truth | correlation over trials and scenarios |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {each.identity:g} | {100 * each.share:.0f} % | {100 * each.agreement:.0f} % | {each.correlation:.2f} |"
+        for each in bounds
+    ]
+    return "\n".join(lines)
 
 
 def _correlation_text(

@@ -199,7 +199,7 @@ def _sentence(names: Sequence[str], evaluations: Sequence[Evaluation], pairs: Se
             Verdict.WORSE: f"{name} is worse than {names[0]}",
             Verdict.NOT_DECIDED: f"Between {names[0]} and {name} the share on model is not decided",
         }[overall.verdict]
-        parts.append(f"{head}: {_percent(after)} of its pictures are on model, against {_percent(before)}.")
+        parts.append(f"{head}: {_percent(after)} of {name}'s pictures are on model, against {_percent(before)}.")
         parts += _identity(name, names[0], [evaluation, first], pairs)
         by = {verdict: [s for s, p in own.items() if p.verdict is verdict] for verdict in Verdict}
         clauses = [
@@ -209,7 +209,7 @@ def _sentence(names: Sequence[str], evaluations: Sequence[Evaluation], pairs: Se
         ]
         (now, of), (then, _) = met(evaluation), met(first)
         scenarios = "; ".join(clauses)
-        parts.append(f"{scenarios[:1].upper()}{scenarios[1:]}. It meets {now} of {of} targets, {names[0]} {then}.")
+        parts.append(f"The share is {scenarios}. It meets {now} of {of} targets, {names[0]} {then}.")
     return " ".join(parts)
 
 

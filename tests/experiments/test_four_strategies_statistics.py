@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from onmodel.core.errors import UserError
 from onmodel.core.vocabulary import CATEGORIES
 from onmodel.experiments import hypotheses as claims
-from onmodel.experiments.dose_report import least_good
+from onmodel.experiments.dose_report import CONTRAST, curve, least_good
 from onmodel.experiments.hypotheses import Measured, Verdict, judge_all
 from onmodel.experiments.judge import PictureFigure
+from onmodel.experiments.plan import DOSES
 from onmodel.experiments.report import by_bound
 from onmodel.experiments.shares import tensor
 from onmodel.experiments.statistics import LEVELS, Array, Estimate, bootstrap, estimate, means, spearman
@@ -193,6 +194,22 @@ def test_the_least_share_that_is_as_good_as_the_best() -> None:
     rising = [figure(value, value - 0.1, value + 0.1) for value in (0.1, 0.3, 0.55, 0.60, 0.62, 0.5)]
     assert least_good((0, 5, 10, 20, 30, 45), rising) == 10
     assert least_good((0, 5), [figure(0.5, 0.4, 0.6), figure(0.2, 0.1, 0.3)]) == 0
+
+
+def test_a_curve_is_of_units_that_have_all_its_doses() -> None:
+    """On model where the dose is as large as the prompt's number says; the second seed lacks a dose."""
+    rows = [
+        row(f"medium_{dose}", seed, "medium", prompt, 0, dose >= 10 * prompt)
+        for seed in (1, 2)
+        for dose in DOSES
+        for prompt in range(4)
+        if (seed, dose) != (2, 45)
+    ]
+    found = curve(rows, "medium")
+    assert found is not None and found.units == 1
+    assert [each.value for each in found.values] == [sum(dose >= 10 * n for n in range(4)) / 4 for dose in DOSES]
+    assert found.gain.value == found.values[DOSES.index(CONTRAST)].value - found.values[0].value == 0.5
+    assert curve(rows, "far") is None
 
 
 def told(trial: str, scenario: str, on_model: bool, product: str, identity: float | None) -> PictureFigure:

@@ -317,6 +317,9 @@ def test_ctrl_c_leaves_nothing_running_and_nothing_half_written(make_config: Mak
         # As a terminal does it: to the whole group.
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(timeout=120) == 130, (tmp_path / "log.txt").read_text()
+        last = (tmp_path / "log.txt").read_text().splitlines()[-1]
+        assert last == "onmodel: stopped; what was finished is kept"
+        assert "SIGTERM handler" not in (tmp_path / "log.txt").read_text(), "another Ray was started"
     finally:
         process.kill()
     _, alive = psutil.wait_procs(started, timeout=120)

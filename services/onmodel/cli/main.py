@@ -44,8 +44,18 @@ VERBS: dict[str, tuple[str, str]] = {
 """verb -> (module:function or module:typer app, one line of help), in the order of the work."""
 
 
+class _Interrupted(Exception):
+    """Ctrl-C under a name that typer does not know: of its own it ends with 130 and without a word."""
+
+
 class LazyGroup(TyperGroup):
     """Resolves a verb's module only when that verb is called."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise _Interrupted from None
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(VERBS)
@@ -117,7 +127,7 @@ def main() -> None:
         sys.exit(result if isinstance(result, int) else 0)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, _Interrupted, typer.Abort):
         typer.echo("onmodel: stopped; what was finished is kept", err=True)
         sys.exit(130)
     except OnModelError as error:

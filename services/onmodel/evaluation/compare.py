@@ -200,7 +200,7 @@ def _sentence(names: Sequence[str], evaluations: Sequence[Evaluation], pairs: Se
             Verdict.NOT_DECIDED: f"Between {names[0]} and {name} the share on model is not decided",
         }[overall.verdict]
         parts.append(f"{head}: {_percent(after)} of {name}'s pictures are on model, against {_percent(before)}.")
-        parts += _identity(name, names[0], [evaluation, first], pairs)
+        parts += _identity(name, evaluation, first, pairs)
         by = {verdict: [s for s, p in own.items() if p.verdict is verdict] for verdict in Verdict}
         clauses = [
             f"{verdict.value} in {words(found) if len(found) < len(own) else f'all {len(own)} scenarios'}"
@@ -213,11 +213,11 @@ def _sentence(names: Sequence[str], evaluations: Sequence[Evaluation], pairs: Se
     return " ".join(parts)
 
 
-def _identity(name: str, other: str, evaluations: Sequence[Evaluation], pairs: Sequence[Pair]) -> list[str]:
+def _identity(name: str, evaluation: Evaluation, first: Evaluation, pairs: Sequence[Pair]) -> list[str]:
     """Says where identity is decided. A share of pictures needs many of them, a mean does not, and of all figures
     identity follows the truth most closely (docs/experiment.md).
     """
-    now, then = (evaluation.overall[IDENTITY].mean for evaluation in evaluations if IDENTITY in evaluation.overall)
+    now, then = (each.overall[IDENTITY].mean for each in (evaluation, first))
     own = {p.scenario: p.verdict for p in pairs if (p.second, p.metric) == (name, IDENTITY)}
     overall = own.pop(ALL, Verdict.NOT_DECIDED)
     decided = [(v, [s for s, found in own.items() if found is v]) for v in (Verdict.BETTER, Verdict.WORSE)]

@@ -108,14 +108,9 @@ def detector_of_trials(
     from onmodel.dataset.facts import Facts
     from onmodel.dataset.known import PRESETS, preset_of
 
-    sets = [Facts.open(trial.dataset) for trial in trials if trial.dataset is not None]
-    known = [facts for facts in sets if facts.models]
-    chosen = preset or (preset_of(known) if known else PRESETS[0])
-    bundled = [
-        what
-        for what, is_bundled in (("detector", chosen == PRESETS[0] and file is None), ("scorer", scorer == BUNDLED))
-        if is_bundled
-    ]
+    chosen = preset or preset_of([Facts.open(trial.dataset) for trial in trials if trial.dataset is not None])
+    is_bundled = {"detector": chosen == PRESETS[0] and file is None, "scorer": scorer == BUNDLED}
+    bundled = [what for what in is_bundled if is_bundled[what]]
     if bundled and services is None and any(trial.base != BUNDLED for trial in trials):
         typer.echo(
             f"onmodel: measuring with the bundled {' and '.join(bundled)}, made for the toybox's renders alone; for "

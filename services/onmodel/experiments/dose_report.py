@@ -11,7 +11,7 @@ from onmodel.experiments.figures import curves
 from onmodel.experiments.judge import Figures, PictureFigure
 from onmodel.experiments.plan import DOSES, Settings
 from onmodel.experiments.shares import tensor
-from onmodel.experiments.statistics import Estimate, bootstrap, estimate, means
+from onmodel.experiments.statistics import Estimate, bootstrap, ends, estimate, means, points
 
 FIGURE = "dose_response.svg"
 CONTRAST = 20
@@ -45,10 +45,10 @@ def dose_sections(settings: Settings, figures: Figures, folder: Path) -> tuple[l
         f"|---|{'---|' * (len(DOSES) + 4)}",
     ]
     for category, made in found.items():
-        cells = " | ".join(f"**{100 * each.value:.0f}** {_ends(each)}" for each in made.values)
+        cells = " | ".join(f"**{points(each.value)}** {ends(each)}" for each in made.values)
         low, high = ranges[category]
         lines.append(
-            f"| {LABELS[category]} | {cells} | **{100 * made.gain.value:+.0f}** {_ends(made.gain)} "
+            f"| {LABELS[category]} | {cells} | **{points(made.gain.value):+d}** {ends(made.gain)} "
             f"| {least_good(DOSES, made.values)} % | {low:g} to {high:g} % | {made.units} |"
         )
     facts = {
@@ -72,11 +72,6 @@ def dose_sections(settings: Settings, figures: Figures, folder: Path) -> tuple[l
     if missing:
         sections.insert(3, f"Not whole in any seed, so left out: {', '.join(missing)}.")
     return sections, facts
-
-
-def _ends(found: Estimate) -> str:
-    low, high = found.intervals["95"]
-    return f"{round(100 * low)} to {round(100 * high)}"
 
 
 def curve(pictures: Sequence[PictureFigure], category: str) -> Curve | None:

@@ -23,7 +23,7 @@ from onmodel.experiments.judge import Figures, PictureFigure, read_figures
 from onmodel.experiments.plan import STRATEGIES, TITLES, Layout, Settings
 from onmodel.experiments.rate import with_rate
 from onmodel.experiments.shares import tensor
-from onmodel.experiments.statistics import DRAWS, LEVELS, Estimate, bootstrap, estimate, means, spearman
+from onmodel.experiments.statistics import DRAWS, LEVELS, Estimate, bootstrap, ends, estimate, means, points, spearman
 
 NAME = "four_strategies"
 BOUNDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
@@ -244,16 +244,6 @@ def _about(settings: Settings, figures: Figures, units: Sequence[tuple[str, int]
     )
 
 
-def _whole(value: float) -> int:
-    """Points; an int has no -0."""
-    return round(100 * value)
-
-
-def _range(found: Estimate, level: str) -> str:
-    low, high = found.intervals[level]
-    return f"{_whole(low)} to {_whole(high)}"
-
-
 def _renders(figures: Figures) -> str:
     shares = ", ".join(f"{LABELS[name]} {100 * share:.0f} %" for name, share in figures.facts["renders"].items())
     return (
@@ -278,7 +268,7 @@ def _table(measured: Measured, figure: Any, trials: Sequence[str]) -> str:
         cells: list[str] = []
         for name in names:
             found = figure(trial, name)
-            cells.append(f"**{_whole(found.value)}** {_range(found, '95')} ({_range(found, '99.3')})")
+            cells.append(f"**{points(found.value)}** {ends(found)} ({ends(found, '99.3')})")
         lines.append(f"| {TITLES[trial]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -299,9 +289,9 @@ def _gains_table(measured: Measured) -> str:
         cells: list[str] = []
         for name in names:
             gain, relative = measured.gain("baseline", trial, name), measured.relative("baseline", trial, name)
-            over = "no share" if relative is None else f"{_whole(relative.value):+d} %"
+            over = "no share" if relative is None else f"{points(relative.value):+d} %"
             cells.append(
-                f"**{_whole(gain.value):+d}** {_range(gain, '95')} ({_range(gain, '99.3')}); {over}"
+                f"**{points(gain.value):+d}** {ends(gain)} ({ends(gain, '99.3')}); {over}"
             )  # fmt: skip
         lines.append(f"| {TITLES[trial]} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -326,9 +316,9 @@ def _figure(found: Finding) -> str:
         return ""
     if found.name == "H7":
         return f"{found.gain.value:.2f}"
-    text = f"{_whole(found.gain.value):+d} points"
+    text = f"{points(found.gain.value):+d} points"
     if found.relative is not None:
-        text += f", {_whole(found.relative.value):+d} %"
+        text += f", {points(found.relative.value):+d} %"
     return "; ".join((text, *found.notes))
 
 
@@ -338,8 +328,8 @@ def _ends(found: Finding, level: str) -> str:
     low, high = found.gain.intervals[level]
     if found.name == "H7":
         return f"{low:.2f} to {high:.2f}"
-    text = f"{_whole(low):+d} to {_whole(high):+d}"
+    text = f"{points(low):+d} to {points(high):+d}"
     if found.relative is not None:
         low, high = found.relative.intervals[level]
-        text += f" points, {_whole(low):+d} to {_whole(high):+d} %"
+        text += f" points, {points(low):+d} to {points(high):+d} %"
     return text

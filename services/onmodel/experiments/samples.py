@@ -16,19 +16,20 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from onmodel.core.images import RGB
 from onmodel.core.vocabulary import ShotType
 from onmodel.experiments.probe import Person, load_probe
 from onmodel.experiments.truth import MARKS, Mark, compare
+from onmodel.scoring.config import ScorerConfig
+from onmodel.scoring.model import load_scorer
 from onmodel.toybox.character import Character
 from onmodel.toybox.measure import SEED
 from onmodel.toybox.models import MODEL_SIDE, bundled
 from onmodel.toybox.render import render
 from onmodel.toybox.scene import FRAMED, Scene, random_scene
 from onmodel.toybox.training_set import shrink
-from onmodel.toybox.wording import describe
+from onmodel.toybox.wording import describe, phrases
 
 Rows = npt.NDArray[np.float64]
 STEPS: Final[int] = 25
@@ -53,20 +54,19 @@ def frechet(first: Rows, second: Rows) -> float:
 
 def asked(caption: str, character: Character) -> set[Mark]:
     """Which of the character's seven features a caption names."""
-    hair = f"{character.hair_style} {character.hair_colour} hair"
-    pattern = "" if character.pattern == "plain" else f"{character.pattern} "
-    garments = (character.legwear, "pants") if character.legwear == "trousers" else (character.legwear,)
-    phrases: dict[Mark, tuple[str, ...]] = {
+    worn = (character.legwear, "pants") if character.legwear == "trousers" else (character.legwear,)
+    said = phrases(character, character.legwear)
+    wanted: dict[Mark, tuple[str, ...]] = {
         "age": (character.noun,),
-        "skin": (f"{character.skin} skin",),
-        "hair_style": ("bald",) if character.hair_style == "bald" else (hair,),
-        "hair_colour": () if character.hair_style == "bald" else (hair,),
-        "shirt": (f"{pattern}{character.shirt} shirt",),
-        "legs": tuple(f"{character.leg_colour} {garment}" for garment in garments),
-        "hat": () if character.hat == "none" else (f"{character.hat_colour} {character.hat}",),
+        "skin": (said["skin"],),
+        "hair_style": (said["hair"],),
+        "hair_colour": () if character.hair_style == "bald" else (said["hair"],),
+        "shirt": (said["shirt"],),
+        "legs": tuple(phrases(character, word)["legs"] for word in worn),
+        "hat": (said["hat"],) if "hat" in said else (),
     }
     parts = [part.strip() for part in caption.replace(" with ", ", ").replace(" of ", ", ").split(",")]
-    return {mark for mark, words in phrases.items() if any(f"a {word}" in parts or word in parts for word in words)}
+    return {mark for mark, words in wanted.items() if any(f"a {word}" in parts or word in parts for word in words)}
 
 
 def right(people: Sequence[Person], character: Character, wanted: set[Mark]) -> dict[Mark, bool]:
@@ -84,7 +84,8 @@ def measure(pictures: int = 256) -> dict[str, Any]:
     renders = _rendered([scene for _, scene in scenes])
     others = _rendered([_scene(shot, 1, k) for shot in FRAMED for k in range(pictures // len(FRAMED))])
     samples = _drawn(captions)
-    features = [_embedded(images) for images in (renders, others, samples)]
+    scorer = load_scorer(ScorerConfig())
+    features = [scorer.embed_images(list(images)).astype(np.float64) for images in (renders, others, samples)]
     probe = load_probe()
     report: dict[str, Any] = {
         "pictures": len(samples),
@@ -123,21 +124,6 @@ def _drawn(captions: Sequence[str]) -> npt.NDArray[np.uint8]:
         found = pipeline(part, num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=generators).images
         images += [np.asarray(image.convert("RGB")) for image in found]
     return np.stack(images)
-
-
-@torch.no_grad()
-def _embedded(images: npt.NDArray[np.uint8]) -> Rows:
-    """Unit embeddings (n, d) by the bundled scorer."""
-    import open_clip
-
-    loaded: Any = open_clip.create_model_and_transforms(f"local-dir:{bundled('clip')}")
-    model, _, prepare = loaded
-    model.eval()
-    rows: list[Rows] = []
-    for start in range(0, len(images), AT_ONCE):
-        batch = torch.stack([prepare(Image.fromarray(image)) for image in images[start : start + AT_ONCE]])
-        rows.append(torch.nn.functional.normalize(model.encode_image(batch), dim=-1).double().numpy())
-    return np.concatenate(rows)
 
 
 if __name__ == "__main__":

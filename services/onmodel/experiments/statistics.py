@@ -33,10 +33,21 @@ class Estimate:
         return self.intervals[level][0] > limit
 
 
+def points(value: float) -> int:
+    """A share as whole per cent, or a difference of shares as whole points; an int has no -0."""
+    return round(100 * value)
+
+
+def ends(found: Estimate, level: str = "95") -> str:
+    """An interval in words, in points."""
+    low, high = found.intervals[level]
+    return f"{points(low)} to {points(high)}"
+
+
 def estimate(value: float, draws: Array) -> Estimate:
     """A figure and the intervals that its draws (n,) span."""
-    ends = {name: np.quantile(draws, ((1 - level) / 2, (1 + level) / 2)) for name, level in LEVELS.items()}
-    return Estimate(value, {name: (float(low), float(high)) for name, (low, high) in ends.items()})
+    spans = {name: np.quantile(draws, ((1 - level) / 2, (1 + level) / 2)) for name, level in LEVELS.items()}
+    return Estimate(value, {name: (float(low), float(high)) for name, (low, high) in spans.items()})
 
 
 def means(shares: Array, characters: Sequence[str]) -> Array:

@@ -40,17 +40,12 @@ def private_ray(*, object_store_bytes: int) -> Generator[None]:
     keep to itself, and a verb's answer stands on standard output alone.
     """
     import ray
-    from ray._private import auto_init_hook
 
     folder = private_folder()
     try:
         with contextlib.redirect_stdout(sys.stderr):
             start_private_ray(folder, num_cpus=os.cpu_count() or 1, object_store_bytes=object_store_bytes)
             yield
-    except BaseException:
-        # A thread that an interrupt left behind goes on asking Ray, which would start another one for its answer.
-        auto_init_hook.enable_auto_connect = False
-        raise
     finally:
         started = _workers()
         ray.shutdown()

@@ -50,16 +50,20 @@ def _choose(rng: np.random.Generator, options: tuple[str, ...]) -> str:
 
 def looks(character: Character, rng: np.random.Generator) -> list[str]:
     """Phrases for a character's looks, most telling first: hair, shirt, legs, hat, glasses, skin, shoes."""
+    legs = character.legwear if character.legwear != "trousers" else _choose(rng, ("trousers", "trousers", "pants"))
+    return list(phrases(character, legs).values())
+
+
+def phrases(character: Character, legwear: str) -> dict[str, str]:
+    """What is said of each part of a character's looks, most telling first; `legwear` is the word for its garment."""
     hair = "bald" if character.hair_style == "bald" else f"{character.hair_style} {character.hair_colour} hair"
     pattern = "" if character.pattern == "plain" else f"{character.pattern} "
-    legs = character.legwear if character.legwear != "trousers" else _choose(rng, ("trousers", "trousers", "pants"))
-    phrases = [hair, f"{pattern}{character.shirt} shirt", f"{character.leg_colour} {legs}"]
+    said = {"hair": hair, "shirt": f"{pattern}{character.shirt} shirt", "legs": f"{character.leg_colour} {legwear}"}
     if character.hat != "none":
-        phrases.append(f"{character.hat_colour} {character.hat}")
+        said["hat"] = f"{character.hat_colour} {character.hat}"
     if character.glasses:
-        phrases.append("glasses")
-    phrases += [f"{character.skin} skin", f"{character.shoes} shoes"]
-    return phrases
+        said["glasses"] = "glasses"
+    return said | {"skin": f"{character.skin} skin", "shoes": f"{character.shoes} shoes"}
 
 
 def _context(scene: Scene, rng: np.random.Generator) -> list[str]:

@@ -16,6 +16,7 @@ import ray.train.torch
 import ray.util
 import torch
 import torch.distributed as dist
+from ray._private import auto_init_hook
 from ray.exceptions import RayError
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchConfig
@@ -123,7 +124,13 @@ def cluster() -> Generator[None, None, None]:
         return
     with contextlib.ExitStack() as stack:
         _start(stack)
-        yield
+        try:
+            yield
+        except BaseException:
+            # The thread that an interrupt leaves behind (core.beside) goes on asking Ray, which would start or join one
+            # for its answer.
+            auto_init_hook.enable_auto_connect = False
+            raise
 
 
 def _start(stack: contextlib.ExitStack) -> None:

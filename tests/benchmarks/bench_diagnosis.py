@@ -38,13 +38,13 @@ from onmodel.toybox.wording import PLACES
 from onmodel.training.config import TrainConfig
 from onmodel.training.run import train
 
-TUNING_SEED, COUNTED_SEED = 101, 303
-CHARACTERS = {TUNING_SEED: "zibo", COUNTED_SEED: "tokko"}
+TUNING_SEED, COUNTED_SEED = 101, 404
+CHARACTERS = {TUNING_SEED: "zibo", 202: "mirel", 303: "tokko", COUNTED_SEED: "tokko"}
 PICTURES, HELD_BACK = 128, 48
 EPOCHS = 24
 OTHER_AGE: dict[Age, Age] = {"teenage": "child", "adult": "child", "child": "teenage"}
 HITS, FALSE_ALARMS = 10, 1
-SCALES = (0.7,)
+SCALES = (0.4, 0.7)
 
 Render = Callable[[Path, Character, str, int], None]
 """Fills a folder with a dataset: folder, character, trigger, seed."""
@@ -324,7 +324,7 @@ def main() -> None:
     parser.add_argument("--made", action="store_true", help="Make nothing; diagnose what is there.")
     parser.add_argument("--draw", action="store_true", help="Train and draw alone, several such processes at once.")
     given = parser.parse_args()
-    bench = Bench(given.work, given.seed, given.character or CHARACTERS.get(given.seed, "mirel"))
+    bench = Bench(given.work, given.seed, given.character or CHARACTERS.get(given.seed, "tokko"))
     with measuring(None, "toybox", None, "toybox", None) as (services, measured_with):
         for name in (given.only or PLANTED) if not given.made else ():
             bench.make(name, measured_with)

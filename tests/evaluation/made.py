@@ -103,6 +103,7 @@ def evaluation(
             separation=0.95,
             references=20,
             impostors=60,
+            recognised=0.85,
             reference_source="held-back pictures",
             impostor_source="the base model",
         ),

@@ -5,13 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from onmodel.core.errors import UserError
+from onmodel.core.vocabulary import Decision, ShotType
 from onmodel.evaluation.evaluate import measure
-from onmodel.evaluation.identity import gallery, scale_of
+from onmodel.evaluation.identity import RECOGNISED, STRANGER, Identity, gallery, scale_of
 from onmodel.evaluation.metrics import AVERAGE_TARGET, TARGETS, Figure, Judged, figure, target_results
+from onmodel.evaluation.observe import Seen
 from onmodel.evaluation.record import Evaluation
 from onmodel.evaluation.suite import Prompt
 from onmodel.evaluation.tasks import Options
@@ -181,6 +186,39 @@ def test_a_scale_needs_both_sides() -> None:
     found = scale_of(row[:3], row[3:])
     assert found is not None
     assert found.separation == 0.5
+
+
+def crop(row: npt.NDArray[np.float32]) -> Seen:
+    row = (row / np.linalg.norm(row)).astype(np.float32)
+    return Seen(Decision(ShotType.CLOSE_UP, frozenset(), 0, "made up"), 1, row, (row,), ())
+
+
+def bound(spread: float, seed: int = 0) -> float:
+    """The bound of references that lie so far around one point, with strangers around another."""
+    rng = np.random.default_rng(seed)
+    ours, theirs = np.eye(64)[0], np.eye(64)[1]
+    own = [crop(ours + spread * rng.normal(size=64) / 8) for _ in range(40)]
+    other = [crop(theirs + 0.3 * rng.normal(size=64) / 8) for _ in range(40)]
+    return Identity(gallery(own, other)).recognised
+
+
+def test_the_bound_gives_way_where_references_are_unlike_one_another() -> None:
+    assert bound(0.1) == RECOGNISED
+    assert STRANGER < bound(2.0) < RECOGNISED
+
+
+@given(st.floats(0.0, 4.0), st.integers(0, 100))
+def test_the_bound_lies_between_half_and_surely(spread: float, seed: int) -> None:
+    assert STRANGER <= bound(spread, seed) <= RECOGNISED
+
+
+def test_a_picture_counts_from_the_galleries_bound_on(perfect: Evaluation) -> None:
+    assert perfect.calibration is not None
+    limit = perfect.calibration.recognised
+    rows = [row for row in perfect.pictures if row.scenario == "close_up" and row.identity is not None]
+    told = [row for row in rows if row.outcome in ("right", "not_ours")]
+    assert told
+    assert all((row.outcome == "right") == (row.identity >= limit) for row in told if row.identity is not None)
 
 
 def test_targets_are_the_same_whatever_could_be_measured() -> None:

@@ -13,7 +13,7 @@ from onmodel.core.errors import ImageError
 from onmodel.core.files import content_hash, write_text
 from onmodel.core.vocabulary import ShotType
 from onmodel.diagnosis.facts import Fact, share_of
-from onmodel.evaluation.identity import RECOGNISED, Identity, gallery
+from onmodel.evaluation.identity import STRANGER, Identity, gallery
 from onmodel.evaluation.metrics import nearest_cosine
 from onmodel.evaluation.observe import Looking, Seen, observe
 from onmodel.evaluation.record import Evaluation
@@ -124,7 +124,7 @@ def set_facts(measured: MeasuredSet, minority: Mapping[str, bool], evaluation: E
     known = {p.file: p.identity for p in measured.pictures if p.identity is not None}
     usual = [value for file, value in known.items() if not minority.get(file, False)]
     if len(usual) >= FEWEST:
-        facts["set.strangers"] = share_of(sum(value < RECOGNISED for value in usual), len(usual))
+        facts["set.strangers"] = share_of(sum(value < STRANGER for value in usual), len(usual))
     split = _split_by_age(measured, minority)
     if split is not None:
         facts["set.split_by_age"] = split

@@ -132,6 +132,7 @@ def _measure(task: Task, key: str, suite: TestSuite, options: Options, looked: _
             separation=scale.separation,
             references=scale.references,
             impostors=scale.impostors,
+            recognised=identity.recognised,
             reference_source=source,
             impostor_source="given pictures" if options.impostors else "the base model, same prompts, no LoRA",
         )
@@ -206,6 +207,7 @@ def judge(
                 fidelity=float(one.whole @ embedded[picture.prompt.plain]),
                 nearest=float(nearest_cosine(one.whole[None], training)[0]),
                 usual_head=usual(heads, one.framing),
+                recognised=identity.recognised,
             )
         )
     return result

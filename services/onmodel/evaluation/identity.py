@@ -8,6 +8,7 @@ Raw CLIP cosines of any two pictures of a kind are high and depend on framing, s
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,13 @@ from onmodel.core.vocabulary import Box
 from onmodel.evaluation.observe import Embedding, Looking, Seen
 from onmodel.scoring.metrics import calibrate, cosines
 
-RECOGNISED = 0.5
-"""Calibrated identity from which a character counts as ours: the middle between strangers and genuine pairs."""
+STRANGER = 0.5
+"""Calibrated identity below which a character is nearer to strangers than to the references."""
+RECOGNISED = 0.85
+"""Calibrated identity from which a character surely counts as ours. Half-like ones lie between the two: of 0.5 to 0.95
+the bound that agrees with the truth of pictures and says their true share (docs/experiment.md)."""
+UNUSUAL = 0.05
+"""Share of the references that may lie below the bound, which gives way where genuine pictures are less alike."""
 ENOUGH = 4
 """References and strangers of one framing from which it gets a scale of its own."""
 NEAREST_SHARE = 4
@@ -51,11 +57,16 @@ def near(embedding: Rows, references: Rows) -> float:
     return float(similar[-max(1, math.ceil(similar.size / NEAREST_SHARE)) :].mean())
 
 
+def _among(references: Rows) -> npt.NDArray[np.float64]:
+    """How near each of `references` (n, D) is to the others, (n,)."""
+    return np.array([near(r, np.delete(references, n, axis=0)) for n, r in enumerate(references)])
+
+
 def scale_of(references: Rows, strangers: Rows) -> Scale | None:
     """The scale of references (n, D) and strangers (m, D); None with fewer than two references or no stranger."""
     if len(references) < 2 or len(strangers) < 1:
         return None
-    genuine = np.array([near(r, np.delete(references, n, axis=0)) for n, r in enumerate(references)])
+    genuine = _among(references)
     impostor = np.array([near(s, references) for s in strangers])
     wins = (genuine[:, None] > impostor[None]).mean() + 0.5 * (genuine[:, None] == impostor[None]).mean()
     return Scale(float(impostor.mean()), float(genuine.mean()), float(wins), len(references), len(strangers))
@@ -128,6 +139,20 @@ class Identity:
         return scale_of(
             _stack([s.crops[0] for s in self.gallery.references]), _stack([s.crops[0] for s in self.gallery.strangers])
         )
+
+    @cached_property
+    def recognised(self) -> float:
+        """Identity from which a character counts as ours: `RECOGNISED`, or what all but `UNUSUAL` of the references
+        reach among themselves where that is less, but never below `STRANGER`.
+        """
+        reached: list[float] = []
+        for framing in sorted({s.framing for s in self.gallery.references}):
+            rows, scale = self._scale(framing, "crop", lambda s: s.crops[0])
+            own, _ = self.gallery.framing(framing)
+            reached += [place(v, scale) for s, v in zip(own, _among(rows), strict=True) if s.framing == framing]
+        known = [value for value in reached if not math.isnan(value)]
+        usual = float(np.quantile(known, UNUSUAL)) if known else RECOGNISED
+        return float(np.clip(usual, STRANGER, RECOGNISED))
 
     def characters(self, seen: Seen) -> list[float]:
         """Identity of each character in a picture, the main one first; empty where none was found."""

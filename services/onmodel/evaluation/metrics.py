@@ -172,6 +172,8 @@ class Judged:
     nearest: float
     usual_head: float = math.nan
     """The references' head-to-body for this framing; NaN where they say nothing."""
+    recognised: float = RECOGNISED
+    """Identity from which a character counts as ours."""
 
     @property
     def main(self) -> float:
@@ -188,7 +190,7 @@ class Judged:
     @property
     def ours(self) -> int:
         """How many of the characters are recognised as ours."""
-        return sum(i >= RECOGNISED for i in self.identities)
+        return sum(i >= self.recognised for i in self.identities)
 
     @property
     def outcome(self) -> Outcome:
@@ -203,7 +205,7 @@ class Judged:
             return {0: Outcome.NOT_OURS, 1: Outcome.RIGHT}.get(self.ours, Outcome.SEVERAL_OURS)
         if self.scenario not in self.seen.decision.categories:
             return Outcome.OTHER_FRAMING
-        return Outcome.RIGHT if self.main >= RECOGNISED else Outcome.NOT_OURS
+        return Outcome.RIGHT if self.main >= self.recognised else Outcome.NOT_OURS
 
 
 def _zero_when_missing(judged: Judged, value: float) -> float:

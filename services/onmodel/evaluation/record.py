@@ -8,7 +8,7 @@ from onmodel.evaluation.metrics import Figure, TargetResult
 from onmodel.evaluation.proportions import Proportions
 
 RESULT_FILE = "evaluation.json"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class PictureRow(Config):
@@ -40,6 +40,8 @@ class ScaleRecord(Config):
     separation: float
     references: int
     impostors: int
+    recognised: float
+    """Identity from which a character counts as ours."""
     reference_source: str
     impostor_source: str
 

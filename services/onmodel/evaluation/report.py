@@ -349,7 +349,7 @@ def _meanings(comparison: Comparison) -> list[dict[str, str]]:
             f"0 % is a raw cosine of {scale.impostor:.3f} ({scale.impostors} crops: {scale.impostor_source}), 100 % is "
             f"{scale.genuine:.3f} ({scale.references} crops of {scale.reference_source}), each framing on its own "
             "where there are enough. A reference scores above a stranger with a chance of "
-            f"{100 * scale.separation:.0f} %; a character counts as recognised from 50 % on."
+            f"{100 * scale.separation:.0f} %; a character counts as recognised from {100 * scale.recognised:.0f} % on."
         )
         found.append({"label": "Scale of identity", "text": text})
     found.append(

@@ -188,8 +188,9 @@ def _bounds_text(bounds: Sequence[Bound]) -> str:
     if not bounds:
         return "The product was not asked."
     lines = [
-        f"`onmodel evaluate` takes a character for ours from {RECOGNISED:g} on. Were it another one (all "
-        f"scenarios but multi-character; {100 * bounds[0].true_share:.0f} % of these pictures are on model by truth):",
+        f"`onmodel evaluate` takes a character for ours from {RECOGNISED:g} on, or from less where its references are "
+        f"less like one another. Were it another bound (all scenarios but multi-character; "
+        f"{100 * bounds[0].true_share:.0f} % of these pictures are on model by truth):",
         "",
         "| from | on model by the product | agrees with truth | correlation over trials and scenarios |",
         "|---|---|---|---|",

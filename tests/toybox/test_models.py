@@ -7,12 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from onmodel.core.vocabulary import Box, ShotType
+from onmodel.core.vocabulary import Box, Instance, ShotType
+from onmodel.film.poses import PoseModel
 from onmodel.toybox import training_set
 from onmodel.toybox.character import HELD_OUT
 from onmodel.toybox.dataset import reference_pictures
 from onmodel.toybox.models import MODEL_SIDE, bundled
-from onmodel.toybox.render import render
+from onmodel.toybox.render import body_points, render
 from onmodel.toybox.scene import random_scene
 from onmodel.toybox.train_clip import cut_out
 from onmodel.toybox.wording import TRIGGERS, vocabulary
@@ -116,3 +117,23 @@ def test_the_detector_finds_characters_and_faces() -> None:
             found = [Box(*c) for c, kind in zip(boxes.xyxy.tolist(), boxes.cls.tolist(), strict=True) if kind == label]
             hits += max((wanted.iou(f) for f in found), default=0.0) > 0.5
     assert hits >= 20
+
+
+def test_the_pose_model_sees_the_limbs() -> None:
+    pytest.importorskip("ultralytics")
+    model = PoseModel("toybox-pose")
+    right: list[bool] = []
+    for k in range(12):
+        scene = random_scene(
+            np.random.default_rng([5, k]), shot_type=ShotType.FULL_BODY, multi_character=False, occlusion=False
+        )
+        drawn = render(scene)
+        box = drawn.truth.characters[0].visible_box
+        assert box is not None
+        (found,) = model.points(drawn.image, [Instance(box, 1.0, "character")])
+        if not found:
+            right += [False] * 17
+            continue
+        off = np.hypot(*(np.array([(p.x, p.y) for p in found]) - body_points(scene, 96)[0, :, :2]).T)
+        right += [bool(near) for near in off < 0.1 * box.height]
+    assert np.mean(right) > 0.8

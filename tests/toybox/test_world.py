@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onmodel.core.vocabulary import Attribute, ShotType
+from onmodel.core.vocabulary import Attribute, Keypoint, ShotType
+from onmodel.film.poses import name_pose
+from onmodel.toybox.body import Action, random_pose
 from onmodel.toybox.character import HELD_OUT, likeness, near_twin, random_character
 from onmodel.toybox.dataset import (
     BALANCED_SHARES,
@@ -22,7 +24,7 @@ from onmodel.toybox.dataset import (
     truth_from_json,
     truth_to_json,
 )
-from onmodel.toybox.render import Rendered, Truth, render
+from onmodel.toybox.render import Rendered, Truth, body_points, render
 from onmodel.toybox.scene import FRAMED, random_scene
 from onmodel.toybox.shapes import Ellipsoid, RoundCone, bounds, hit, turn
 from onmodel.toybox.wording import TRIGGERS, describe, training_caption, vocabulary
@@ -179,6 +181,44 @@ def test_references_show_one_clear_character() -> None:
     pictures = reference_pictures(HELD_OUT["tokko"], 4, 1, size=48)
     truths: list[Truth] = [p.truth for p in pictures]
     assert all(t.count == 1 and not t.attributes and t.characters[0].name == "tokko" for t in truths)
+
+
+@FEW
+@given(SEEDS)
+def test_body_points_lie_on_the_body(seed: int) -> None:
+    scene = random_scene(np.random.default_rng(seed), shot_type=ShotType.FULL_BODY, multi_character=False)
+    drawn = render(scene, 96)
+    who, points = drawn.truth.characters[0], body_points(scene, 96)[0]
+    assert (points[:, 2] > 0).all()
+    box = who.box
+    assert ((points[:, 0] >= box.x0) & (points[:, 0] <= box.x1) & (points[:, 1] >= box.y0)).all()
+    assert (points[:, 1] <= box.y1).all()
+    if not scene.occluders:
+        assert (points[:, 2] == 2).all()
+    # From head to foot, and the character's own left on the picture's right where it faces the viewer.
+    nose, shoulders, hips, knees, ankles = (
+        points[a:b, 1].mean() for a, b in ((0, 1), (5, 7), (11, 13), (13, 15), (15, 17))
+    )
+    assert nose < shoulders < hips < knees < ankles
+    assert points[5, 0] > points[6, 0] and points[1, 0] > points[2, 0]
+
+
+def test_points_outside_the_picture_are_not_seen() -> None:
+    scene = random_scene(np.random.default_rng(3), shot_type=ShotType.CLOSE_UP, multi_character=False, occlusion=False)
+    points = body_points(scene, 96)[0]
+    assert (points[11:, 2] == 0).all() and (points[:3, 2] == 2).all()
+
+
+def test_the_points_of_those_who_wave_and_walk_name_their_pose() -> None:
+    named: dict[Action, str | None] = {}
+    actions: tuple[Action, ...] = ("waving", "cheering", "standing")
+    for k, action in enumerate(actions):
+        rng = np.random.default_rng(k)
+        scene = random_scene(rng, shot_type=ShotType.FULL_BODY, multi_character=False, occlusion=False)
+        person = dataclasses.replace(scene.people[0], pose=random_pose(rng, action))
+        points = body_points(dataclasses.replace(scene, people=(person,)), 96)[0]
+        named[action] = name_pose([Keypoint(x, y, float(v > 0)) for x, y, v in points.tolist()])
+    assert named == {"waving": "arm raised", "cheering": "arms raised", "standing": "standing"}
 
 
 def test_truth_is_immutable() -> None:

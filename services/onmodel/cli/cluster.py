@@ -31,7 +31,7 @@ def command(
         bool | None, typer.Option("--use-face-detection", help="Only characters with a face.")
     ] = None,
     pose_estimation: Annotated[
-        str | None, typer.Option(help="Weights of an ultralytics pose model: names and records poses.")
+        str | None, typer.Option(help="Weights of an ultralytics pose model, or toybox-pose: names and records poses.")
     ] = None,
     reference: Annotated[
         list[str] | None, typer.Option(help="NAME=DIR: its cluster is called NAME. May be given several times.")

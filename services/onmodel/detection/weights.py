@@ -11,7 +11,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pooch
 import requests
@@ -27,6 +27,10 @@ PIN = "@sha256:"
 """Between a name and the hash that its file must have."""
 DATA_ONLY = frozenset({".onnx", ".safetensors"})
 """Formats that hold numbers and no code."""
+
+
+BUNDLED: dict[str, Literal["detector", "pose"]] = {"toybox": "detector", "toybox-pose": "pose"}
+"""Names of weights that come with the package."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ def weights_folder() -> Path:
 
 
 def find_weights(name: str) -> Path:
-    """The file behind `name`: "toybox", a known name, a file in the weights folder, or a path.
+    """The file behind `name`: a bundled or known name, a file in the weights folder, or a path.
 
     Args:
         name: with `@sha256:` and 64 hex digits at its end, the file must have that hash.
@@ -73,10 +77,10 @@ def find_weights(name: str) -> Path:
         UserError: a file of that name is there with other content than the pinned one, or it can run code when it is
             loaded and is not pinned.
     """
-    if name == "toybox":
+    if name in BUNDLED:
         from onmodel.toybox.models import bundled
 
-        return bundled("detector")
+        return bundled(BUNDLED[name])
     named, _, pin = name.partition(PIN)
     path = _find(named)
     if pin and file_hash(path) != pin.lower():
@@ -105,7 +109,7 @@ def _find(name: str) -> Path:
         return placed
     raise NotFoundError(
         f"{name}: no such weights file; give a path, put the file into {weights_folder()}, "
-        f"or use one of: toybox, {', '.join(KNOWN)}"
+        f"or use one of: {', '.join((*BUNDLED, *KNOWN))}"
     )
 
 

@@ -108,18 +108,24 @@ def _angle(a: Keypoint, b: Keypoint, c: Keypoint) -> float:
     return math.acos(float(np.clip(first @ second / size, -1, 1))) if size > 1e-9 else math.pi
 
 
+_INPUT_SIZES: Final[dict[str, int]] = {"toybox-pose": 128}
+"""What weights were trained at, where that is not ultralytics' 640."""
+
+
 class PoseModel:
     """Body points for instances that another detector found. Not safe for several threads at once."""
 
     def __init__(self, weights: str) -> None:
         """Load ultralytics pose weights. Raises NotFoundError or UserError where they cannot be had or are others."""
         # Boxes are only matched with those already found, so nothing is sifted but noise.
-        config = DetectorConfig(kind="ultralytics", weights=weights, input_size=640, confidence=0.1, min_area=0.0)
+        config = DetectorConfig(
+            kind="ultralytics", weights=weights, input_size=_INPUT_SIZES.get(weights, 640), confidence=0.1, min_area=0.0
+        )
         self._model = UltralyticsDetector(config)
         if self._model.task != "pose":
             raise UserError(
                 f"{weights}: weights for the task {self._model.task!r}, not for poses; give --pose-estimation"
-                " pose weights such as yolo11n-pose.pt"
+                " pose weights such as yolo11n-pose.pt, or toybox-pose for the toybox"
             )
 
     def points(self, image: RGB, instances: Sequence[Instance]) -> list[tuple[Keypoint, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -277,21 +278,66 @@ def _rim(at: hair.Place, side: int, size: float) -> list[Shape]:
     return [RoundCone(a, b, 0.035 * size, 0.035 * size, dark, is_head=True) for a, b in itertools.pairwise(points)]
 
 
-def build(character: Character, pose: Pose) -> list[Shape]:
-    """All shapes of a character in world units: feet at y = 0 around x = 0, facing +z turned by the pose's yaw."""
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """A character's shapes in world units around x = 0, `lift` below where they stand on the ground."""
+
+    legs: list[Shape]
+    torso: list[Shape]
+    arms: list[Shape]
+    face: list[Shape]
+    hair: list[Shape]
+
+    @property
+    def lift(self) -> Vector:
+        return _v(0, -min(_lowest(s) for s in self), 0)
+
+    def __iter__(self) -> Iterator[Shape]:
+        return itertools.chain(self.legs, self.torso, self.arms, self.face, self.hair)
+
+
+def _parts(character: Character, pose: Pose) -> _Parts:
     p = proportions(character)
     whole = turn(pose.yaw)
-    shapes = [*_legs(character, pose, p), *_torso(character, p), *_arms(character, pose, p)]
-    shapes = [place(s, whole, 1.0, np.zeros(3)) for s in shapes]
+    legs, torso, arms = (
+        [place(s, whole, 1.0, np.zeros(3)) for s in shapes]
+        for shapes in (_legs(character, pose, p), _torso(character, p), _arms(character, pose, p))
+    )
     half = 0.5 * p.head
     radii = (half * 0.88 * character.head_width, half, half * 0.90)
     # The face stays readable: the head makes up for part of the body's turn.
     frame = turn(pose.yaw * 0.6 + pose.head_yaw, pose.head_pitch, pose.head_roll)
     centre = _v(0, p.chin + half, 0.03)
-    shapes.extend(_face(character, pose, centre, radii, frame))
-    shapes.extend(hair.build(character, centre, radii, frame))
-    low = min(_lowest(s) for s in shapes)
-    return [place(s, IDENTITY, 1.0, _v(0, -low, 0)) for s in shapes]
+    face = _face(character, pose, centre, radii, frame)
+    return _Parts(legs, torso, arms, face, hair.build(character, centre, radii, frame))
+
+
+def build(character: Character, pose: Pose) -> list[Shape]:
+    """All shapes of a character in world units: feet at y = 0 around x = 0, facing +z turned by the pose's yaw."""
+    parts = _parts(character, pose)
+    return [place(s, IDENTITY, 1.0, parts.lift) for s in parts]
+
+
+def points(character: Character, pose: Pose) -> Vector:
+    """The body's points, (17, 3) in the world units of `build`, in COCO's order.
+
+    These are nose, eyes, ears, shoulders, elbows, wrists, hips, knees and ankles, the character's own left (at greater
+    x where it faces the viewer) before its right.
+    """
+    parts = _parts(character, pose)
+    round_ones = [s for s in parts.face if isinstance(s, Ellipsoid)]
+    *ears, nose = (s.centre for s in round_ones if s.paint is None)
+    eyes = [s.centre for s in round_ones if s.paint is not None and s.paint.kind == "eye"]
+    # Parts are built the right side first.
+    found = [nose, *reversed(eyes), *reversed(ears), *_joints(parts.arms), *_joints(parts.legs)]
+    return np.stack(found) + parts.lift
+
+
+def _joints(limbs: list[Shape]) -> list[Vector]:
+    """Where a pair of limbs begins, bends and ends, the left one's before the right one's."""
+    upper_right, lower_right, upper_left, lower_left = [s for s in limbs if isinstance(s, RoundCone)][:4]
+    pairs = (upper_left.a, upper_right.a), (lower_left.a, lower_right.a), (lower_left.b, lower_right.b)
+    return [point for pair in pairs for point in pair]
 
 
 def _lowest(shape: Shape) -> float:

@@ -11,10 +11,12 @@ from typing import Final, Literal
 from onmodel.core.errors import NotFoundError
 from onmodel.core.files import file_hash, write_text
 
-ModelName = Literal["diffusion", "clip", "detector"]
+ModelName = Literal["diffusion", "clip", "detector", "pose"]
 MODELS: Final[Path] = Path(__file__).parent / "models"
 SUMS: Final[Path] = MODELS / "SHA256SUMS"
 """A line a file, `hash  path`, as sha256sum writes and checks it."""
+_WEIGHTS: Final[dict[str, str]] = {"detector": "detector/toybox.pt", "pose": "detector/toybox-pose.pt"}
+"""Models that are one file."""
 MODEL_SIDE: Final[int] = 64
 """Side in pixels of what the bundled pipeline draws: 16 x 16 latents, 4 x smaller."""
 
@@ -23,12 +25,12 @@ def bundled(name: ModelName) -> Path:
     """The path of a bundled model, ready for its own loader.
 
     "diffusion" is a diffusers folder (`StableDiffusionPipeline`), "clip" an open_clip folder (`local-dir:` schema),
-    "detector" an ultralytics weights file.
+    "detector" and "pose" are ultralytics weights files.
 
     Raises:
         NotFoundError: the model is not there, e.g. in an installation stripped of its data files.
     """
-    path = MODELS / name / "toybox.pt" if name == "detector" else MODELS / name
+    path = MODELS / _WEIGHTS.get(name, name)
     if not path.exists():
         raise NotFoundError(
             f"{path}: the bundled model is missing; reinstall onmodel or run the toybox training scripts"

@@ -13,6 +13,7 @@ from onmodel.core.images import RGB
 from onmodel.core.vocabulary import Attribute, Box, ShotType
 from onmodel.toybox import backdrop as backdrops
 from onmodel.toybox import occluder as occluders
+from onmodel.toybox.body import points
 from onmodel.toybox.paint import CUTS, colours_of
 from onmodel.toybox.scene import Person, Scene, extent, shapes_of
 from onmodel.toybox.shapes import Array, Ellipsoid, Mask, Shape, bounds, hit
@@ -146,6 +147,23 @@ def _cast(scene: Scene, side: int, colour: bool) -> _Buffers:
         for shape in occluders.build(thing, FRONT + 10 * k):
             buffers.draw(shape, people + k + 1)
     return buffers
+
+
+def body_points(scene: Scene, size: int) -> npt.NDArray[np.float64]:
+    """Body points of each person in a picture of `size` pixels, (people, 17, 3) in COCO's order: see `body.points`.
+
+    The last axis is x and y in pixels, y down, and what is seen: 0 outside the picture, 1 behind something, 2 seen.
+    """
+    owner = _cast(scene, size, colour=False).owner.reshape(size, size)
+    found = np.zeros((len(scene.people), 17, 3))
+    for k, person in enumerate(scene.people):
+        at = points(person.character, person.pose) * person.unit
+        found[k, :, 0] = (person.foot_x + at[:, 0]) * size
+        found[k, :, 1] = (1 - person.foot_y - at[:, 1]) * size
+        column, row = np.floor(found[k, :, :2]).astype(np.int64).T
+        inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
+        found[k, inside, 2] = 1 + (owner[row[inside], column[inside]] == k + 1)
+    return found
 
 
 def visibility(scene: Scene, side: int) -> tuple[Visibility, ...]:

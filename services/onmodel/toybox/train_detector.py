@@ -103,15 +103,15 @@ def _write(out: Path, part: str, stem: str, image: Any, truth: Truth) -> None:
     (out / "labels" / part / f"{stem}.txt").write_text(labels(truth))
 
 
-def _architecture(out: Path, config: DetectorConfig) -> Path:
-    """yolo11 at our own width: a copy of the packaged description with one scale."""
+def architecture(out: Path, packaged: str, classes: int, depth: float, width: float) -> Path:
+    """A yolo11 at our own width: a copy of the `packaged` description with one scale."""
     import ultralytics
 
-    packaged = Path(ultralytics.__file__).parent / "cfg" / "models" / "11" / "yolo11.yaml"
-    described = yaml.safe_load(packaged.read_text())
-    described["nc"] = len(CLASSES)
-    described["scales"] = {"n": [config.depth, config.width, 1024]}
-    path = out / "yolo11n-toybox.yaml"
+    source = Path(ultralytics.__file__).parent / "cfg" / "models" / "11" / f"{packaged}.yaml"
+    described = yaml.safe_load(source.read_text())
+    described["nc"] = classes
+    described["scales"] = {"n": [depth, width, 1024]}
+    path = out / f"{packaged.replace('yolo11', 'yolo11n')}-toybox.yaml"
     path.write_text(yaml.safe_dump(described))
     return path
 
@@ -122,14 +122,16 @@ def train(set_folder: Path, work: Path, config: DetectorConfig, start: Path | No
 
     work.mkdir(parents=True, exist_ok=True)
     data = write_pictures(training_set.read(set_folder), work / "pictures", config)
-    model = YOLO(str(start if start is not None else _architecture(work, config)))
+    model = YOLO(
+        str(start if start is not None else architecture(work, "yolo11", len(CLASSES), config.depth, config.width))
+    )
     model.train(
         data=str(data), imgsz=config.image_size, epochs=config.epochs, batch=config.batch, seed=config.seed,
         device="cpu", workers=0, optimizer="AdamW", lr0=config.learning_rate, cos_lr=True, warmup_epochs=1.0,
         mosaic=0.4, close_mosaic=4, scale=0.25, translate=0.08, fliplr=0.5, hsv_h=0.02, hsv_s=0.4, hsv_v=0.3,
         box=9.0, cls=0.7, plots=False, amp=False, cache="ram", project=str(work), name="run", exist_ok=True, val=False,
     )  # fmt: skip
-    return install(work / "run" / "weights" / "last.pt")
+    return install(work / "run" / "weights" / "last.pt", "toybox.pt")
 
 
 def forget_places(weights: Path) -> None:
@@ -144,11 +146,11 @@ def forget_places(weights: Path) -> None:
     torch.save(checkpoint, weights)
 
 
-def install(weights: Path) -> Path:
+def install(weights: Path, name: str) -> Path:
     """Copy stripped weights to where `models.bundled` finds them, whole or not at all."""
     from ultralytics.utils.torch_utils import strip_optimizer
 
-    target = MODELS / "detector" / "toybox.pt"
+    target = MODELS / "detector" / name
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_suffix(".partial.pt")
     strip_optimizer(str(weights), str(temporary))

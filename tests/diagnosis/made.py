@@ -51,7 +51,8 @@ def evaluation(
         key="k", trial=trial, trial_folder=str(folder), dataset=None, checkpoint=f"{trial}-{epoch:06d}.safetensors",
         checkpoint_hash="ab" * 32, epoch=epoch, step=10 * epoch, stage=None, scale=scale, base="toybox",
         base_hash="cd" * 32, vae=None, suite="toybox", steps=4, guidance_scale=3.0, seeds=(1, 2), trigger="zibo",
-        prompts=tuple(r.scenario for r in rows), measured_with="m", calibration=None, references_head_to_body={},
+        prompts=tuple(r.scenario for r in rows), measured_with="m", calibration=None, base_pictures=None,
+        references_head_to_body={},
         warnings=(), targets=tuple(target_results(scenarios)), scenarios=scenarios, overall=overall, pictures=rows,
     )  # fmt: skip
 

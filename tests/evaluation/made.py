@@ -96,6 +96,7 @@ def evaluation(
         trigger="zibo",
         prompts=tuple(prompts),
         measured_with="made up",
+        base_pictures=None,
         references_head_to_body={},
         calibration=ScaleRecord(
             impostor=0.6,

@@ -19,7 +19,7 @@ from onmodel.evaluation.metrics import AVERAGE_TARGET, TARGETS, Figure, Judged, 
 from onmodel.evaluation.observe import Seen
 from onmodel.evaluation.record import Evaluation
 from onmodel.evaluation.suite import Prompt
-from onmodel.evaluation.tasks import Options
+from onmodel.evaluation.tasks import Options, strangers_in
 from onmodel.toybox.render import Rendered, render
 from onmodel.toybox.scene import random_scene
 
@@ -219,6 +219,14 @@ def test_a_picture_counts_from_the_galleries_bound_on(perfect: Evaluation) -> No
     told = [row for row in rows if row.outcome in ("right", "not_ours")]
     assert told
     assert all((row.outcome == "right") == (row.identity >= limit) for row in told if row.identity is not None)
+
+
+def test_the_base_models_pictures_are_found_where_another_trial_keeps_them(perfect: Evaluation, tmp_path: Path) -> None:
+    assert perfect.base_pictures is not None
+    theirs = sorted(Path(perfect.base_pictures).glob("*.png"))
+    assert theirs
+    assert strangers_in(tmp_path) == []
+    assert strangers_in(tmp_path, [perfect]) == theirs
 
 
 def test_targets_are_the_same_whatever_could_be_measured() -> None:

@@ -75,16 +75,17 @@ def command(
         detector=_options(("--detector", preset, "toybox"), ("--detector-config", detector_config, None)),
         scorer=_options(("--scorer", scorer, "toybox"), ("--scorer-pretrained", scorer_pretrained, None)),
     )
+    evaluations = read_evaluations(opened, evaluation)
     with measuring(services, preset, detector_config, scorer, scorer_pretrained) as (looking, measured_with):
         if known is None and opened.dataset is not None:
             known = _analyse(opened, looking, preset, detector_config, services is None)
         request = Request(
             out=out,
             trial=opened,
-            evaluations=read_evaluations(opened, evaluation),
+            evaluations=evaluations,
             analysis=known,
             references=own,
-            strangers=pictures_in(impostors, "impostor") if impostors else strangers_in(drawn),
+            strangers=pictures_in(impostors, "impostor") if impostors else strangers_in(drawn, evaluations),
             trigger=trigger,
             names=names,
         )

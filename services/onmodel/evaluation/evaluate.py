@@ -161,6 +161,7 @@ def _measure(task: Task, key: str, suite: TestSuite, options: Options, looked: _
         prompts=tuple(p.text for p in suite.prompts(task.trial.trigger)),
         measured_with=options.measured_with,
         calibration=record,
+        base_pictures=str(task.strangers[0].path.parent.resolve()) if task.strangers else None,
         references_head_to_body=heads,
         warnings=tuple(_warnings(record, known, judged)),
         targets=tuple(target_results(scenarios)),

@@ -80,6 +80,9 @@ class Evaluation(Config):
     measured_with: str
     """Detector and scorer with their settings."""
     calibration: ScaleRecord | None
+    base_pictures: str | None
+    """The folder of what the base model drew for the same prompts, which may be another trial's; None where strangers
+    were given."""
     references_head_to_body: dict[str, Proportions]
     """The references' proportions by framing, and `all` together; empty where none was seen from head to feet."""
     warnings: tuple[str, ...]

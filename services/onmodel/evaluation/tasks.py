@@ -13,6 +13,7 @@ from onmodel.core.images import SUFFIXES
 from onmodel.core.progress import bar
 from onmodel.evaluation import generate
 from onmodel.evaluation.generate import DrawingModel, Planned
+from onmodel.evaluation.record import Evaluation
 from onmodel.evaluation.suite import TestSuite
 from onmodel.evaluation.trial import Trial
 
@@ -55,9 +56,13 @@ def pictures_in(path: Path, what: str) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def strangers_in(folder: Path) -> list[Path]:
-    """What base models drew for the prompts of evaluations in `folder`."""
-    return sorted(folder.glob("base-*/*.png"))
+def strangers_in(folder: Path, evaluations: Sequence[Evaluation] = ()) -> list[Path]:
+    """What base models drew for the prompts of evaluations in `folder`, else of `evaluations`, wherever that lies.
+
+    Trials that were evaluated together share the base model's pictures, which lie with the first.
+    """
+    elsewhere = {Path(e.base_pictures) for e in evaluations if e.base_pictures is not None}
+    return sorted(folder.glob("base-*/*.png")) or sorted(f for other in elsewhere for f in other.glob("*.png"))
 
 
 def make_tasks(

@@ -34,9 +34,6 @@ _NEAR = ((5.0, 0.05), (3.5, 1.0), (100.0, 40.0))
 """Cost of an answer off the tried total: up to 8.5 per cent, so that all totals between two tried ones are reached."""
 _AGAIN = 0.1
 """Cost of showing a picture the k-th time, times 2k-3, for all pictures together: repeats teach pictures by heart."""
-_TOGETHER = ((100.0, 1.0),)
-"""Cost of an attribute that comes with another one in more than half of the pictures that show it, for each per cent
-of all pictures beyond: company that is only ever seen before busy places is learned as one thing with them."""
 _MADE, _SYNTHETIC = 0.02, 0.25
 """Cost of making all that can be made, likewise: crops come before repeats, and what is synthetic only after a second
 showing, so that it is made for what nothing else shows."""
@@ -160,10 +157,6 @@ def cost(pools: Sequence[Pool], mix: Mix, recommended: Recommended, size: int) -
         low, high = recommended.range(name)
         share = 100.0 * sum(n for n, pool in zip(mix.shown, pools, strict=True) if name in pool.group) / total
         found += _priced(low - share, _PIECES) + _surplus(name) * _priced(share - high, _PIECES)
-    for name in _ATTRIBUTES:
-        has = [(n, pool.group) for n, pool in zip(mix.shown, pools, strict=True) if name in pool.group]
-        beyond = sum(n for n, members in has if _with_others(members)) - sum(n for n, _ in has) / 2
-        found += _priced(100.0 * beyond / total, _TOGETHER)
     for number, pool in enumerate(pools):
         again = sum((repeats - 1) ** 2 for repeats in mix.repeats(number))
         new = 0.0 if pool.given else (_SYNTHETIC if pool.synthetic else _MADE)
@@ -178,11 +171,6 @@ def _priced(distance: float, pieces: Sequence[tuple[float, float]]) -> float:
         found += price * min(max(distance, 0.0), width)
         distance -= width
     return found
-
-
-def _with_others(group: Group) -> bool:
-    """Whether pictures of a kind show two attributes or more."""
-    return len(_ATTRIBUTES & group) > 1
 
 
 def _surplus(name: str) -> float:
@@ -207,9 +195,6 @@ def _for_total(
         # low · total - members <= missing, and members - high · total <= too many.
         _near(programme, {c: low / 100 - (c in members) for c in shown}, 0.0, _PIECES, point, 1.0)
         _near(programme, {c: (c in members) - high / 100 for c in shown}, 0.0, _PIECES, point, _surplus(name))
-        if name in _ATTRIBUTES:
-            coupled = {shown[n]: _with_others(pool.group) - 0.5 for n, pool in enumerate(pools) if name in pool.group}
-            _near(programme, coupled, 0.0, _TOGETHER, point, 1.0)
     _near(programme, dict.fromkeys(shown, 1.0), total, _NEAR, point, 1.0)
     _near(programme, dict.fromkeys(shown, -1.0), -total, _NEAR, point, 1.0)
     synthetic = frozenset(shown[n] for n, pool in enumerate(pools) if pool.synthetic)

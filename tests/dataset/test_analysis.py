@@ -11,7 +11,7 @@ from onmodel.core.vocabulary import CATEGORIES, ShotType
 from onmodel.dataset.analysis import Analysis, analyze
 from onmodel.dataset.facts import FILE, Facts
 from onmodel.dataset.folder import load_dataset
-from onmodel.dataset.recommended import RECOMMENDED, Recommended, load_recommended
+from onmodel.dataset.recommended import MEASURED, RECOMMENDED, Recommended, load_recommended
 from onmodel.dataset.report import page, table
 
 from .conftest import Trial
@@ -205,3 +205,11 @@ def test_hostile_names_and_captions_stay_text(trial: Trial) -> None:
     assert "&lt;script&gt;alert(2)&lt;/script&gt;" in shown
     assert "<img src=x" not in shown and "<script" not in shown
     assert "{{ 7*7 }}" in shown, "shown as it is, not worked out"
+
+
+def test_measured_ranges_begin_where_the_curves_say() -> None:
+    page = Path(__file__).parents[2] / "docs" / "experiment" / "dose_response.json"
+    least = json.loads(page.read_text(encoding="utf-8"))["least"]
+    assert {name: MEASURED.range(name)[0] for name in CATEGORIES} == least
+    assert load_recommended(Path("measured")) == MEASURED
+    assert load_recommended(None) == load_recommended(Path("received")) == RECOMMENDED

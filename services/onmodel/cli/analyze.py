@@ -13,7 +13,7 @@ def command(
     dataset: Annotated[Path, typer.Argument(help="Folder of pictures with captions, or an sd-scripts dataset TOML.")],
     output_json: Annotated[Path | None, typer.Option(help="Write the analysis here; `augment` reads it.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write one page with thumbnails per category here.")] = None,
-    recommended: Annotated[Path | None, typer.Option(help="TOML or JSON with other recommended ranges.")] = None,
+    recommended: Annotated[Path | None, typer.Option(help="Other ranges: measured, or a TOML or JSON file.")] = None,
     detector: DatasetDetectorOption = None,
     detector_config: DetectorConfigOption = None,
     services: Annotated[str | None, typer.Option(help="HOST:PORT of running services; else started here.")] = None,

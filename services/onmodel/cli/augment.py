@@ -27,7 +27,7 @@ def command(
     output_dir: Annotated[Path, typer.Option(help="Folder for the derived set; written whole or not at all.")],
     strategy: Annotated[Strategy, typer.Option(help="How gaps are filled.")] = Strategy.BALANCED,
     target_size: Annotated[int | None, typer.Option(min=1, help="Pictures an epoch should show.")] = None,
-    recommended: Annotated[Path | None, typer.Option(help="TOML or JSON with other recommended ranges.")] = None,
+    recommended: Annotated[Path | None, typer.Option(help="Other ranges: measured, or a TOML or JSON file.")] = None,
     min_side: Annotated[int, typer.Option(min=8, help="Least shorter side of a crop in pixels.")] = 64,
     resolution: Annotated[int | None, typer.Option(min=8, help="Enlarge smaller crops towards this side.")] = None,
     max_repeats: Annotated[int, typer.Option(min=1, help="Most repeats of a folder.")] = 10,

@@ -42,6 +42,19 @@ class Recommended(Config):
 
 
 RECOMMENDED = Recommended()
+"""Shares that trainers pass on to one another."""
+MEASURED = Recommended(
+    close_up=(10.0, 45.0),
+    medium=(5.0, 45.0),
+    full_body=(5.0, 45.0),
+    far=(5.0, 45.0),
+    multi_character=(0.0, 45.0),
+    occlusion=(0.0, 45.0),
+    complex_background=(0.0, 45.0),
+)
+"""From the least share that was as good as the best one to the largest that was tried, in the toybox with sets of 128
+pictures (docs/experiment.md, dose and response)."""
+NAMED: dict[str, Recommended] = {"received": RECOMMENDED, "measured": MEASURED}
 
 LABELS: dict[str, str] = {
     "close_up": "close-up",
@@ -77,5 +90,12 @@ WHEN_ABOVE: dict[str, str] = {
 
 
 def load_recommended(path: Path | None) -> Recommended:
-    """The defaults, or a TOML or JSON file's ranges over them. Raises UserError naming a wrong key."""
-    return RECOMMENDED if path is None else load(Recommended, path)
+    """The defaults, ranges by their name in `NAMED`, or those of a TOML or JSON file over the defaults.
+
+    Raises:
+        UserError: a key is wrong.
+        NotFoundError: neither a name nor a file.
+    """
+    if path is None:
+        return RECOMMENDED
+    return NAMED[str(path)] if str(path) in NAMED else load(Recommended, path)

@@ -315,7 +315,8 @@ def _parts(character: Character, pose: Pose) -> _Parts:
 def build(character: Character, pose: Pose) -> list[Shape]:
     """All shapes of a character in world units: feet at y = 0 around x = 0, facing +z turned by the pose's yaw."""
     parts = _parts(character, pose)
-    return [place(s, IDENTITY, 1.0, parts.lift) for s in parts]
+    lift = parts.lift
+    return [place(s, IDENTITY, 1.0, lift) for s in parts]
 
 
 def points(character: Character, pose: Pose) -> Vector:

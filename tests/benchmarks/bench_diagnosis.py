@@ -39,7 +39,7 @@ from onmodel.training.config import TrainConfig
 from onmodel.training.run import train
 
 TUNING_SEED, COUNTED_SEED = 101, 404
-CHARACTERS = {TUNING_SEED: "zibo", 202: "mirel", 303: "tokko", COUNTED_SEED: "tokko"}
+CHARACTERS = {TUNING_SEED: "zibo", 202: "mirel"}
 PICTURES, HELD_BACK = 128, 48
 EPOCHS = 24
 OTHER_AGE: dict[Age, Age] = {"teenage": "child", "adult": "child", "child": "teenage"}

@@ -15,7 +15,7 @@ from onmodel.core.errors import UserError
 from onmodel.core.vocabulary import Decision, ShotType
 from onmodel.evaluation.evaluate import measure
 from onmodel.evaluation.identity import RECOGNISED, STRANGER, Identity, gallery, scale_of
-from onmodel.evaluation.metrics import AVERAGE_TARGET, TARGETS, Figure, Judged, figure, target_results
+from onmodel.evaluation.metrics import AVERAGE_TARGET, TARGETS, Figure, Judged, Outcome, figure, target_results
 from onmodel.evaluation.observe import Seen
 from onmodel.evaluation.record import Evaluation
 from onmodel.evaluation.suite import Prompt
@@ -212,13 +212,19 @@ def test_the_bound_lies_between_half_and_surely(spread: float, seed: int) -> Non
     assert STRANGER <= bound(spread, seed) <= RECOGNISED
 
 
-def test_a_picture_counts_from_the_galleries_bound_on(perfect: Evaluation) -> None:
-    assert perfect.calibration is not None
-    limit = perfect.calibration.recognised
-    rows = [row for row in perfect.pictures if row.scenario == "close_up" and row.identity is not None]
-    told = [row for row in rows if row.outcome in ("right", "not_ours")]
-    assert told
-    assert all((row.outcome == "right") == (row.identity >= limit) for row in told if row.identity is not None)
+def test_a_picture_counts_from_the_galleries_bound_on(measured: Measure) -> None:
+    found = measured(mixed(0.34, stranger_painter), "bound")
+    assert found.calibration is not None
+    limit = found.calibration.recognised
+    told = [
+        (row.outcome, row.identity)
+        for row in found.pictures
+        if row.scenario == "close_up" and row.outcome in (Outcome.RIGHT.value, Outcome.NOT_OURS.value)
+    ]
+    assert {outcome for outcome, _ in told} == {Outcome.RIGHT.value, Outcome.NOT_OURS.value}
+    for outcome, identity in told:
+        assert identity is not None
+        assert (outcome == Outcome.RIGHT.value) == (identity >= limit)
 
 
 def test_the_base_models_pictures_are_found_where_another_trial_keeps_them(perfect: Evaluation, tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ def test_points_outside_the_picture_are_not_seen() -> None:
     assert (points[11:, 2] == 0).all() and (points[:3, 2] == 2).all()
 
 
-def test_the_points_of_those_who_wave_and_walk_name_their_pose() -> None:
+def test_the_points_of_those_who_wave_cheer_and_stand_name_their_pose() -> None:
     named: dict[Action, str | None] = {}
     actions: tuple[Action, ...] = ("waving", "cheering", "standing")
     for k, action in enumerate(actions):

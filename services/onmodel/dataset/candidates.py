@@ -13,8 +13,8 @@ from onmodel.core.images import RGB, decode
 from onmodel.core.vocabulary import Attribute, Box, ShotType
 from onmodel.dataset.analysis import Row
 from onmodel.dataset.balance import Group
-from onmodel.dataset.compose import Recipe, Subject, plan_composite
-from onmodel.dataset.crops import CropConfig, can_widen, crop_window, cropped_attributes, has_even_edges
+from onmodel.dataset.compose import Recipe, Subject, framed, plan_composite
+from onmodel.dataset.crops import CropConfig, can_widen, crop_window, cropped_attributes, cut_size, has_even_edges
 from onmodel.dataset.cutouts import cut_character
 from onmodel.dataset.folder import Picture
 from onmodel.dataset.mix import spread
@@ -23,6 +23,8 @@ from onmodel.dataset.scenery import MOST, Scenery, lightness
 Operation = Literal["copy", "crop", "widen", "composite"]
 _TRIES = 6
 """Combinations that are tried for one composite before it is given up."""
+_ASIDE = (0.14, 0.22)
+"""How far from the middle a character is framed that another one comes beside, in shares of the width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Planned:
     attributes: frozenset[str]
     variant: int = 0
     window: Box | None = None
+    """The part of the original that is shown, or that a composite starts from; None is all of it."""
     recipe: Recipe | None = None
 
     @property
@@ -107,6 +110,9 @@ def composites(
 ) -> Iterator[Planned]:
     """Every combination of background, company and thing in front that the scenery has, for every character.
 
+    Full bodies are also framed as medium shots and before backgrounds put far away: what is only ever added to one
+    shot type is learned as part of it, and that medium shots show the character alone.
+
     Args:
         rows: pictures whose characters may be used.
         sources: the pictures by name.
@@ -141,8 +147,9 @@ def composites(
 
 
 def _shots(row: Row, before_backdrop: bool) -> list[ShotType]:
-    far = before_backdrop and row.shot_type is ShotType.FULL_BODY
-    return [row.shot_type, ShotType.FAR] if far else [row.shot_type]
+    if row.shot_type is not ShotType.FULL_BODY:
+        return [row.shot_type]
+    return [row.shot_type, ShotType.MEDIUM, *([ShotType.FAR] if before_backdrop else [])]
 
 
 def _by_shot(rows: Sequence[Row]) -> list[Row]:
@@ -183,6 +190,13 @@ def _draw(
     """One composite of a combination, or the clause that the last try failed with."""
     busy, beside, front = wanted
     rng = rng_of(seed, row, f"composite {shot} {wanted}", variant)
+    window = None
+    if shot is ShotType.MEDIUM and row.shot_type is ShotType.FULL_BODY:
+        aside = float(rng.choice((-1, 1)) * rng.uniform(*_ASIDE)) if beside else 0.0
+        window = crop_window(row, shot, config, rng, variant, aside=aside)
+        if window is None:
+            return "too few pixels for a medium shot"
+        subject = framed(subject, shot, window, cut_size(window, config))
     backs = [each for each in scenery.backdrops if each.busy == busy]
     # The nearest light first: those that fit best are tried more often.
     backs = sorted(backs, key=lambda each: abs(each.light - subject.light))
@@ -195,14 +209,14 @@ def _draw(
             subject, shot, config, rng, backdrop=backdrop, companion=companion, foreground=foreground
         )
         if isinstance(recipe, Recipe):
-            return Planned(row, "composite", shot, _attributes(row, recipe), variant, recipe=recipe)
+            return Planned(row, "composite", shot, _attributes(row, window, recipe), variant, window, recipe)
         problem = recipe
     return problem
 
 
-def _attributes(row: Row, recipe: Recipe) -> frozenset[str]:
+def _attributes(row: Row, window: Box | None, recipe: Recipe) -> frozenset[str]:
     """What a composite shows: of a new background nothing of the old picture's surroundings is left."""
-    found = set(row.attributes)
+    found: set[str] = set(row.attributes if window is None else cropped_attributes(row, window))
     if recipe.backdrop is not None:
         found = {Attribute.COMPLEX_BACKGROUND.value} if recipe.backdrop.busy else set[str]()
     if recipe.companion is not None:

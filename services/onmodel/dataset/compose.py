@@ -4,7 +4,7 @@ Placing is arithmetic on boxes and soft masks; a clause says why a combination c
 colours stay as they are: a background whose light is too far from the picture's own is refused instead.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -78,6 +78,20 @@ class Subject:
     size: tuple[int, int]
     cutout: Cutout | None = None
     """None where no cut of it can be believed; then nothing can go behind it."""
+
+
+def framed(subject: Subject, shot: ShotType, window: Box, size: tuple[int, int]) -> Subject:
+    """The same character as `window` of its picture shows it, enlarged to `size` (width, height)."""
+    x, y = size[0] / window.width, size[1] / window.height
+
+    def moved(box: Box) -> Box:
+        return Box(
+            (box.x0 - window.x0) * x, (box.y0 - window.y0) * y, (box.x1 - window.x0) * x, (box.y1 - window.y0) * y
+        )
+
+    cutout = subject.cutout and replace(subject.cutout, box=moved(subject.cutout.box), size=size)
+    face = subject.face and moved(subject.face)
+    return Subject(moved(subject.box), face, shot, subject.light, size, cutout)
 
 
 def plan_composite(
@@ -200,7 +214,8 @@ def _matching_scale(main: Placed, cutout: Cutout, rng: np.random.Generator) -> f
         scale = main.box.height / cutout.box.height * float(rng.uniform(0.9, 1.05))
     else:
         return "no faces to compare sizes by"
-    return "the other character has too few pixels" if scale > MOST_UPSCALE else scale
+    # Beside one that is itself enlarged, as in a medium shot cut from a full body, another looks no more blurred.
+    return "the other character has too few pixels" if scale > max(MOST_UPSCALE, main.scale) else scale
 
 
 def _face_is_free(placed: Placed, ours: Box, size: tuple[int, int]) -> bool:

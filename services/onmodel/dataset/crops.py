@@ -37,11 +37,21 @@ class CropConfig:
         return [size for size in sizes if 2 / 3 <= size[0] / size[1] <= 3 / 2] or [(side, side)]
 
 
-def crop_window(row: Row, shot: ShotType, config: CropConfig, rng: np.random.Generator, variant: int = 0) -> Box | None:
+def crop_window(
+    row: Row,
+    shot: ShotType,
+    config: CropConfig,
+    rng: np.random.Generator,
+    variant: int = 0,
+    *,
+    aside: float = 0.0,
+) -> Box | None:
     """The window, in whole pixels, that turns a picture into `shot`; None where that cannot be done.
 
     Full-body pictures become medium shots (cut between hip and knee) and close-ups (cut below the shoulders),
     medium shots close-ups. Windows have the shape of a bucket: square, or for odd variants nearer to the picture's own.
+    `aside` is where the character is to be: 0 in the middle, 0.2 a fifth of the window's width right of it, as far as
+    the picture reaches.
     """
     main = row.main_instance
     sources = {ShotType.MEDIUM: (ShotType.FULL_BODY,), ShotType.CLOSE_UP: (ShotType.FULL_BODY, ShotType.MEDIUM)}
@@ -58,10 +68,12 @@ def crop_window(row: Row, shot: ShotType, config: CropConfig, rng: np.random.Gen
         middle = (middle + box.center[0]) / 2
     headroom = float(rng.uniform(0.06, 0.14)) * (bottom - max(top, 0.0))
     ratio = row.width / row.height if variant % 2 else 1.0
-    return _window(max(0.0, top - headroom), min(bottom, float(row.height)), middle, ratio, row, config)
+    return _window(max(0.0, top - headroom), min(bottom, float(row.height)), middle, aside, ratio, row, config)
 
 
-def _window(top: float, bottom: float, middle: float, ratio: float, row: Row, config: CropConfig) -> Box | None:
+def _window(
+    top: float, bottom: float, middle: float, aside: float, ratio: float, row: Row, config: CropConfig
+) -> Box | None:
     y0, y1 = round(top), round(bottom)
     height = y1 - y0
     fitting = [size for size in config.shapes if round(height * size[0] / size[1]) <= row.width]
@@ -71,7 +83,7 @@ def _window(top: float, bottom: float, middle: float, ratio: float, row: Row, co
     width = round(height * wide / high)
     if width < config.min_side:
         return None
-    x0 = round(min(max(middle - width / 2, 0.0), row.width - width))
+    x0 = round(min(max(middle - (0.5 + aside) * width, 0.0), row.width - width))
     return Box(x0, y0, x0 + width, y1)
 
 
@@ -92,14 +104,19 @@ def cropped_attributes(row: Row, window: Box) -> frozenset[str]:
     return frozenset(str(name) for name in kept)
 
 
+def cut_size(window: Box, config: CropConfig) -> Size:
+    """Width and height of a window's picture: enlarged towards the training resolution where it is smaller."""
+    factor = max(1.0, min(config.max_upscale, config.resolution / min(window.width, window.height)))
+    return round(window.width * factor), round(window.height * factor)
+
+
 def cut(image: RGB, window: Box, config: CropConfig) -> RGB:
-    """The pixels of a window, enlarged towards the training resolution where it is smaller."""
+    """The pixels of a window, in `cut_size`."""
     x0, y0, x1, y1 = (round(v) for v in window.as_tuple())
     piece = image[y0:y1, x0:x1]
-    factor = min(config.max_upscale, config.resolution / min(piece.shape[:2]))
-    if factor <= 1:
+    size = cut_size(window, config)
+    if size == (piece.shape[1], piece.shape[0]):
         return np.ascontiguousarray(piece)
-    size = (round(piece.shape[1] * factor), round(piece.shape[0] * factor))
     return np.asarray(cv2.resize(piece, size, interpolation=cv2.INTER_LANCZOS4), dtype=np.uint8)
 
 

@@ -43,7 +43,8 @@ class Maker:
         return self._sources[item.row.file]
 
     def pixels(self, number: int, item: Planned) -> tuple[bytes, Numbers | None]:
-        """Encoded bytes, and the window (crop) or where the original lies (widen). Raises ImageError.
+        """Encoded bytes, and the window (of a crop, or that a composite starts from) or where the original lies
+        (widen). Raises ImageError.
 
         `number` tells one item from another.
         """
@@ -59,10 +60,13 @@ class Maker:
 
     def _make(self, item: Planned) -> tuple[bytes, Numbers | None]:
         image = decode(self.source(item).bytes(), item.row.file)
-        if item.recipe is not None:
-            return encode_png(paint(item.recipe, image)), None
+        window = None if item.window is None else item.window.as_tuple()
         if item.window is not None:
-            return encode_png(cut(image, item.window, self._crop)), item.window.as_tuple()
+            image = cut(image, item.window, self._crop)
+        if item.recipe is not None:
+            return encode_png(paint(item.recipe, image)), window
+        if item.window is not None:
+            return encode_png(image), window
         made, where = widen(image, item.row, self._crop, rng_of(self._seed, item.row, "widen", item.variant))
         x0, y0, x1, y1 = (round(v, 2) for v in where)
         return encode_png(made), (x0, y0, x1, y1)
@@ -158,8 +162,9 @@ def captions(item: Planned, lines: int, rng: np.random.Generator, trigger: str |
 
 def _shown(item: Planned, caption: str) -> str:
     """The original's caption without what the new picture no longer shows, and with what its parts' captions say."""
-    if item.operation == "crop":
+    if item.window is not None:
         caption = for_crop(caption, item.shot)
+    if item.operation == "crop":
         if "multi_character" not in item.attributes:
             caption = without_company(caption)
         return caption if "occlusion" in item.attributes else without_hiding(caption)

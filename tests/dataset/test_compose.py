@@ -20,7 +20,7 @@ from onmodel.dataset.analysis import Analysis, Row, analyze
 from onmodel.dataset.augment import LINEAGE, AugmentResult, augment
 from onmodel.dataset.candidates import Planned, composites
 from onmodel.dataset.compose import HIDDEN, Recipe, Subject, paint, plan_composite
-from onmodel.dataset.crops import CropConfig
+from onmodel.dataset.crops import CropConfig, cut
 from onmodel.dataset.cutouts import Cutout, cut_character
 from onmodel.dataset.folder import Dataset, load_dataset
 from onmodel.dataset.labels import read_labels
@@ -181,6 +181,12 @@ def possible(world: World) -> list[Planned]:
     return list(composites(world.analysis.rows, sources, world.scenery, crop, 1, 0, Counter()))
 
 
+def start(world: World, item: Planned) -> RGB:
+    """What a composite is painted on."""
+    image = load(world.folder / "zibo" / item.row.file)
+    return image if item.window is None else cut(image, item.window, CropConfig(min_side=48, resolution=128))
+
+
 def test_cuts_are_the_character(world: World) -> None:
     """Against the renderer's masks; what stands before a busy background is refused without an outline."""
     overlaps: list[float] = []
@@ -225,8 +231,9 @@ def test_what_the_detector_sees_is_what_was_meant(world: World) -> None:
     some = [items[int(i)] for i in rng.permutation(len(items))[:40]]
     for item in some:
         assert item.recipe is not None
-        picture = paint(item.recipe, load(world.folder / "zibo" / item.row.file))
-        assert picture.shape == (SIDE, SIDE, 3)
+        on = start(world, item)
+        picture = paint(item.recipe, on)
+        assert picture.shape == on.shape
         (found,) = world.services.see([encode_png(picture)])
         shots += found.decision.shot_type is item.shot
         if item.recipe.companion is not None:
@@ -234,6 +241,31 @@ def test_what_the_detector_sees_is_what_was_meant(world: World) -> None:
             seen_company += Attribute.MULTI_CHARACTER in found.decision.attributes
     assert shots >= 0.75 * len(some)
     assert seen_company >= 0.75 * company > 0
+
+
+def test_medium_shots_have_company_though_the_set_has_none(world: World, filled: tuple[Path, AugmentResult, str]) -> None:
+    """Made of full bodies, before plain and busy places; what always stood alone would be learned as standing alone."""
+    made = [item for item in possible(world) if item.window is not None]
+    assert {item.row.shot_type for item in made} == {ShotType.FULL_BODY}
+    assert {item.shot for item in made} == {ShotType.MEDIUM}
+    company = [item for item in made if Attribute.MULTI_CHARACTER in item.attributes]
+    assert {Attribute.COMPLEX_BACKGROUND in item.attributes for item in company} == {False, True}
+    seen = 0
+    for item in company:
+        assert item.recipe is not None
+        assert item.recipe.companion is not None
+        assert item.recipe.main is not None
+        # Cut by the lower edge, as the window cuts ours.
+        assert item.recipe.main.box.y1 > item.recipe.size[1]
+        (found,) = world.services.see([encode_png(paint(item.recipe, start(world, item)))])
+        seen += found.decision.shot_type is ShotType.MEDIUM and Attribute.MULTI_CHARACTER in found.decision.attributes
+    assert seen >= 0.75 * len(company) > 0
+    out, _, _ = filled
+    rows = [row for row in lineage(out) if row["operation"] == "composite" and row["box"] is not None]
+    assert rows
+    for row in rows:
+        assert row["shot_type"] == "medium"
+        assert "full body" not in str(row["caption"])
 
 
 def test_the_character_keeps_its_pixels(world: World) -> None:

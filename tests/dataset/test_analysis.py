@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from onmodel.common.convert import ModelInfo
 from onmodel.core.config import load
 from onmodel.core.errors import UserError
 from onmodel.core.vocabulary import CATEGORIES, ShotType
-from onmodel.dataset.analysis import Analysis, analyze
+from onmodel.dataset.analysis import Analysis, Row, analyze, summarize
 from onmodel.dataset.facts import FILE, Facts
 from onmodel.dataset.folder import load_dataset
 from onmodel.dataset.recommended import MEASURED, RECOMMENDED, Recommended, load_recommended
@@ -213,3 +214,23 @@ def test_measured_ranges_begin_where_the_curves_say() -> None:
     assert {name: MEASURED.range(name)[0] for name in CATEGORIES} == least
     assert load_recommended(Path("measured")) == MEASURED
     assert load_recommended(None) == load_recommended(Path("received")) == RECOMMENDED
+
+
+def _rows(shot: ShotType, count: int, *attributes: str) -> list[Row]:
+    return [Row(file=f"{shot}_{n}.png", hash=None, shot_type=shot, attributes=attributes) for n in range(count)]
+
+
+@pytest.mark.parametrize(("company_in_medium", "told"), [(0, True), (2, True), (10, False)])
+def test_what_never_comes_together_is_told(trial: Trial, company_in_medium: int, told: bool) -> None:
+    """Enough company, all of it in full bodies: the shares are right, and medium shots are learned to show none."""
+    rows = [
+        *_rows(ShotType.CLOSE_UP, 60), *_rows(ShotType.MEDIUM, 70 - company_in_medium),
+        *_rows(ShotType.MEDIUM, company_in_medium, "multi_character"), *_rows(ShotType.FULL_BODY, 40),
+        *_rows(ShotType.FULL_BODY, 40 - company_in_medium, "multi_character"),
+    ]  # fmt: skip
+    analysis = summarize(trial.dataset, tuple(rows), ModelInfo("made", "0", "0"))
+    sentence = f"Multi-character and medium shot hardly ever come together ({company_in_medium} of 70 shown"
+    assert (sentence in analysis.conclusion) is told
+    assert "Multi-character and full body" not in analysis.conclusion
+    # More of what is missing comes first: of things in front nothing is said.
+    assert "Occlusion and" not in analysis.conclusion

@@ -243,7 +243,9 @@ def test_what_the_detector_sees_is_what_was_meant(world: World) -> None:
     assert seen_company >= 0.75 * company > 0
 
 
-def test_medium_shots_have_company_though_the_set_has_none(world: World, filled: tuple[Path, AugmentResult, str]) -> None:
+def test_medium_shots_have_company_though_the_set_has_none(
+    world: World, filled: tuple[Path, AugmentResult, str]
+) -> None:
     """Made of full bodies, before plain and busy places; what always stood alone would be learned as standing alone."""
     made = [item for item in possible(world) if item.window is not None]
     assert {item.row.shot_type for item in made} == {ShotType.FULL_BODY}

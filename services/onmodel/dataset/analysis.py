@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -10,7 +10,7 @@ from onmodel.common.convert import ModelInfo
 from onmodel.core.config import Config
 from onmodel.core.errors import ImageError
 from onmodel.core.files import content_hash
-from onmodel.core.vocabulary import CATEGORIES, ShotType, share
+from onmodel.core.vocabulary import CATEGORIES, Attribute, ShotType, share
 from onmodel.dataset.facts import Facts, Outcome, complete, to_json
 from onmodel.dataset.folder import Dataset, Picture
 from onmodel.dataset.labels import REASON, Label, read_labels
@@ -275,7 +275,9 @@ def summarize(
         categories=categories,
         unclassified=len(unclassified),
         unclassified_share=share(sum(row.repeats for row in unclassified), shown),
-        conclusion=conclusion(categories, len(good), len(unclassified), len(rows) - len(good), target),
+        conclusion=conclusion(
+            categories, len(good), len(unclassified), len(rows) - len(good), target, kept_apart(good, categories)
+        ),
         next_command=command,
         face_to_head=face_to_head,
         rows=rows,
@@ -309,14 +311,53 @@ def _category(name: str, rows: Sequence[Row], shown: int, target: int, recommend
     )
 
 
+_WITH_ROOM = (ShotType.MEDIUM, ShotType.FULL_BODY)
+"""Shot types that leave room for every attribute; close-ups hardly have any for others, and far shots are few."""
+_EXPECTED = 8.0
+"""Pictures with repeats that a shot type would show an attribute in, were it spread evenly, from which none is no
+chance."""
+_APART = 0.2
+"""Share of those below which a shot type counts as hardly ever showing it."""
+
+
+def kept_apart(rows: Sequence[Row], categories: Mapping[str, CategoryResult]) -> tuple[str, ...]:
+    """A sentence for each attribute that there is enough of, but hardly ever in medium shots or full bodies.
+
+    Of an attribute that is itself missing by more than half nothing is said: more of it comes first.
+    """
+    found: list[str] = []
+    shown = sum(row.repeats for row in rows)
+    for attribute in Attribute:
+        result = categories[attribute.value]
+        if not shown or result.share < result.low / 2:
+            continue
+        for shot in _WITH_ROOM:
+            members = [row for row in rows if row.shot_type is shot]
+            count = sum(row.repeats for row in members)
+            has = sum(row.repeats for row in members if attribute.value in row.attributes)
+            expected = count * result.share / 100
+            if expected >= _EXPECTED and has < _APART * expected:
+                found.append(
+                    f"{LABELS[attribute.value].capitalize()} and {LABELS[shot.value]} hardly ever come together "
+                    f"({has} of {count} shown, where {result.share:.0f} % of all would be {expected:.0f}): "
+                    "a prompt that asks for both may get one alone."
+                )
+    return tuple(found)
+
+
 # What a crop of a picture that shows the whole character can become; the rest needs new pictures.
 CROPPABLE = ("close_up", "medium")
 
 
 def conclusion(
-    categories: dict[str, CategoryResult], pictures: int, unclassified: int, unreadable: int, target: int
+    categories: dict[str, CategoryResult],
+    pictures: int,
+    unclassified: int,
+    unreadable: int,
+    target: int,
+    apart: Sequence[str] = (),
 ) -> str:
-    """What is missing and what to do next, in a few sentences."""
+    """What is missing and what to do next, in a few sentences; `apart` are those of `kept_apart`."""
     if not pictures:
         return "No picture could be read, so nothing can be said about the dataset."
 
@@ -337,6 +378,7 @@ def conclusion(
         sentences.append(f"Too much: {', '.join(parts)}.")
     if not sentences:
         sentences.append("Every category is within its recommended range.")
+    sentences += apart
     if unclassified:
         sentences.append(f"{unclassified} of {pictures} pictures are of no known shot type.")
     if unreadable:

@@ -246,7 +246,7 @@ def test_what_the_detector_sees_is_what_was_meant(world: World) -> None:
 def test_medium_shots_have_company_though_the_set_has_none(
     world: World, filled: tuple[Path, AugmentResult, str]
 ) -> None:
-    """Made of full bodies, before plain and busy places; what always stood alone would be learned as standing alone."""
+    """Made of full bodies, before plain and busy places: what always stood alone would be learned so."""
     made = [item for item in possible(world) if item.window is not None]
     assert {item.row.shot_type for item in made} == {ShotType.FULL_BODY}
     assert {item.shot for item in made} == {ShotType.MEDIUM}

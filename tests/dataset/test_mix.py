@@ -10,8 +10,6 @@ from onmodel.dataset.balance import Group
 from onmodel.dataset.mix import Mix, Pool, choose_mix, cost, spread
 from onmodel.dataset.recommended import RECOMMENDED, Recommended
 
-BODIES = ("medium", "full_body")
-ATTRIBUTES = frozenset(CATEGORIES[4:])
 GROUPS = [frozenset({shot, *more}) for shot in CATEGORIES[:4] for more in ((), CATEGORIES[4:5], CATEGORIES[5:7])]
 
 
@@ -72,7 +70,7 @@ def test_the_trials_mix_comes_within_two_points() -> None:
     pools += [Pool(group("medium"), 24, False), Pool(group("close_up"), 24, False)]
     for extra in [(), *attributes, ("multi_character", "occlusion", "complex_background")]:
         pools += [Pool(group(shot, *extra), 20, False, True) for shot in ("medium", "full_body", "far")]
-    mix = choose_mix(pools, RECOMMENDED, 475, max_repeats=10, max_synthetic=0.3)
+    mix = choose_mix(pools, RECOMMENDED, 475, max_repeats=10, max_synthetic=0.2)
     assert 450 <= sum(mix.shown) <= 500
     for name in CATEGORIES:
         low, high = RECOMMENDED.range(name)
@@ -81,47 +79,14 @@ def test_the_trials_mix_comes_within_two_points() -> None:
 
 def test_a_good_mix_is_left_alone() -> None:
     counts = {
-        group("close_up"): 71, group("close_up", "complex_background"): 27, group("close_up", "multi_character"): 20,
-        group("close_up", "occlusion"): 11, group("medium"): 50, group("medium", "complex_background"): 19,
-        group("medium", "multi_character"): 16, group("medium", "occlusion"): 8, group("full_body"): 50,
-        group("full_body", "complex_background"): 19, group("full_body", "multi_character"): 16,
-        group("full_body", "occlusion"): 8, group("far"): 12, group("far", "complex_background"): 5,
-        group("far", "multi_character"): 4, group("far", "occlusion"): 2,
+        group("close_up"): 120, group("close_up", "complex_background"): 20, group("medium"): 70,
+        group("medium", "multi_character", "complex_background"): 30, group("full_body"): 60,
+        group("full_body", "multi_character", "occlusion", "complex_background"): 30, group("far"): 20,
     }  # fmt: skip
     pools = [Pool(members, count) for members, count in counts.items()]
     pools.append(Pool(group("medium"), 20, False, True))
-    mix = choose_mix(pools, RECOMMENDED, sum(counts.values()), max_repeats=10)
+    mix = choose_mix(pools, RECOMMENDED, 350, max_repeats=10)
     assert list(mix.shown) == [*counts.values(), 0]
-
-
-def test_what_always_comes_together_is_taken_apart_and_spread() -> None:
-    """Company can be made before plain places and in medium shots too: it is seen in all, as far as the cap allows."""
-    pools = [Pool(group("close_up"), 140), Pool(group("far"), 24), *(Pool(group(s), 55) for s in BODIES)]
-    for extra in (("multi_character",), ("complex_background",), ("multi_character", "complex_background"),
-                  ("occlusion",), ("occlusion", "complex_background")):  # fmt: skip
-        pools += [Pool(group(shot, *extra), 60, False, True) for shot in BODIES]
-    mix = choose_mix(pools, RECOMMENDED, 400, max_repeats=10, max_synthetic=0.35)
-    shown = list(zip(mix.shown, (pool.group for pool in pools), strict=True))
-    total = sum(mix.shown)
-    for name in ATTRIBUTES:
-        low = RECOMMENDED.range(name)[0]
-        assert share(pools, mix, name) >= low - 2
-        together = sum(n for n, members in shown if name in members and len(members & ATTRIBUTES) > 1)
-        assert 100 * together / total <= share(pools, mix, name) / 2 + 1
-        for shot in BODIES:
-            has = sum(n for n, members in shown if {name, shot} <= members)
-            assert 100 * has / total >= low / 100 * share(pools, mix, shot) - 1
-
-
-def test_spreading_costs_no_range() -> None:
-    """Where the cap leaves room for one of both alone, ranges come first: one picture fills two gaps."""
-    pools = [Pool(group("close_up"), 140), Pool(group("far"), 24), *(Pool(group(s), 90) for s in BODIES)]
-    for extra in (("multi_character",), ("complex_background",), ("multi_character", "complex_background"),
-                  ("multi_character", "occlusion", "complex_background")):  # fmt: skip
-        pools += [Pool(group(shot, *extra), 60, False, True) for shot in BODIES]
-    mix = choose_mix(pools, RECOMMENDED, 400, max_repeats=10, max_synthetic=0.21)
-    for name in ATTRIBUTES:
-        assert share(pools, mix, name) >= RECOMMENDED.range(name)[0] - 2, name
 
 
 def test_crops_come_before_repeats_and_synthetic_ones_after() -> None:

@@ -44,7 +44,7 @@ def command(
     foregrounds: Annotated[
         list[Path] | None, typer.Option(help="Folder of cutouts with transparency to put in front; repeatable.")
     ] = None,
-    max_synthetic: Annotated[float, typer.Option(min=0, max=1, help="Most share of an epoch that is synthetic.")] = 0.3,
+    max_synthetic: Annotated[float, typer.Option(min=0, max=1, help="Most share of an epoch that is synthetic.")] = 0.2,
     caption_variants: Annotated[int, typer.Option(min=1, max=16, help="Captions a picture, one a line.")] = 1,
     verify: Annotated[
         bool,

@@ -29,9 +29,8 @@ from onmodel.detection.convert import Detected
 
 __all__ = ["LINEAGE", "AugmentResult", "augment", "default_crop"]
 
-MAX_SYNTHETIC = 0.3
-"""Share of an epoch that may be synthetic. With a fifth, one picture has to fill two gaps, so that what is added always
-comes together."""
+MAX_SYNTHETIC = 0.2
+"""Share of an epoch that may be synthetic: a fifth lends context without becoming what the character looks like."""
 
 
 @dataclass(frozen=True, slots=True)

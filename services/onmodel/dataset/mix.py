@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_matrix
 
-from onmodel.core.vocabulary import CATEGORIES, Attribute, ShotType
+from onmodel.core.vocabulary import CATEGORIES, Attribute
 from onmodel.dataset.balance import Group
 from onmodel.dataset.recommended import Recommended
 
@@ -29,17 +29,11 @@ _OFF_SIZE = ((5.0, 0.05), (95.0, 1.0))
 _SIZES = (1.0, 0.85, 0.7, 0.58, 0.48, 0.4, 0.3, 0.2, 1.15, 1.35)
 """Totals that are tried, in shares of the wanted size: for a fixed total the programme is linear."""
 GOOD = 1.5
-"""Cost of ranges and size below which no other total is tried: all ranges together are missed by a point or so."""
+"""Cost below which no other total is tried: the size is right, and all ranges together are missed by a point or so."""
 _NEAR = ((5.0, 0.05), (3.5, 1.0), (100.0, 40.0))
 """Cost of an answer off the tried total: up to 8.5 per cent, so that all totals between two tried ones are reached."""
 _AGAIN = 0.1
 """Cost of showing a picture the k-th time, times 2k-3, for all pictures together: repeats teach pictures by heart."""
-_TOGETHER = ((100.0, 1.0),)
-"""Cost of an attribute that comes with another one in more than half of the pictures that show it, for each per cent
-of all pictures beyond: company that is only ever seen before busy places is learned as one thing with them."""
-_SPREAD = ((100.0, 0.5),)
-"""Cost of each per cent of all pictures by which a shot type shows an attribute less than its range asks of all
-pictures: where medium shots never show company, it is learned that they have none."""
 _MADE, _SYNTHETIC = 0.02, 0.25
 """Cost of making all that can be made, likewise: crops come before repeats, and what is synthetic only after a second
 showing, so that it is made for what nothing else shows."""
@@ -149,7 +143,7 @@ def choose_mix(
         price = cost(pools, mix, recommended, size)
         if best is None or price < best[0] - 1e-9:
             best = (price, mix)
-        if _off_target(pools, mix, recommended, size) < GOOD:
+        if best[0] < GOOD:
             break
     assert best is not None
     return best[1]
@@ -157,37 +151,17 @@ def choose_mix(
 
 def cost(pools: Sequence[Pool], mix: Mix, recommended: Recommended, size: int) -> float:
     """How far a mix is from what is wanted; less is better, 0 is every picture once, all in range, at the size."""
-    found = _off_target(pools, mix, recommended, size)
-    total = max(1, sum(mix.shown))
-    kinds = [(n, pool.group) for n, pool in zip(mix.shown, pools, strict=True)]
-    for name in _ATTRIBUTES:
-        has = [(n, group) for n, group in kinds if name in group]
-        beyond = sum(n for n, group in has if _with_others(group)) - sum(n for n, _ in has) / 2
-        found += _priced(100.0 * beyond / total, _TOGETHER)
-        for shot in ShotType:
-            wanted = recommended.range(name)[0] / 100 * sum(n for n, group in kinds if shot in group)
-            found += _priced(100.0 * (wanted - sum(n for n, group in has if shot in group)) / total, _SPREAD)
-    for number, pool in enumerate(pools):
-        again = sum((repeats - 1) ** 2 for repeats in mix.repeats(number))
-        new = 0.0 if pool.given else (_SYNTHETIC if pool.synthetic else _MADE)
-        found += (_AGAIN * again + new * mix.made[number]) / max(1, sum(mix.made))
-    return found
-
-
-def _off_target(pools: Sequence[Pool], mix: Mix, recommended: Recommended, size: int) -> float:
-    """The part of the cost that is of ranges and size alone."""
     total = max(1, sum(mix.shown))
     found = _priced(100.0 * abs(total - size) / size, _OFF_SIZE)
     for name in CATEGORIES:
         low, high = recommended.range(name)
         share = 100.0 * sum(n for n, pool in zip(mix.shown, pools, strict=True) if name in pool.group) / total
         found += _priced(low - share, _PIECES) + _surplus(name) * _priced(share - high, _PIECES)
+    for number, pool in enumerate(pools):
+        again = sum((repeats - 1) ** 2 for repeats in mix.repeats(number))
+        new = 0.0 if pool.given else (_SYNTHETIC if pool.synthetic else _MADE)
+        found += (_AGAIN * again + new * mix.made[number]) / max(1, sum(mix.made))
     return found
-
-
-def _with_others(group: Group) -> bool:
-    """Whether pictures of a kind show two attributes or more."""
-    return len(_ATTRIBUTES & group) > 1
 
 
 def _priced(distance: float, pieces: Sequence[tuple[float, float]]) -> float:
@@ -221,12 +195,6 @@ def _for_total(
         # low · total - members <= missing, and members - high · total <= too many.
         _near(programme, {c: low / 100 - (c in members) for c in shown}, 0.0, _PIECES, point, 1.0)
         _near(programme, {c: (c in members) - high / 100 for c in shown}, 0.0, _PIECES, point, _surplus(name))
-        if name in _ATTRIBUTES:
-            coupled = {shown[n]: _with_others(pool.group) - 0.5 for n, pool in enumerate(pools) if name in pool.group}
-            _near(programme, coupled, 0.0, _TOGETHER, point, 1.0)
-            for shot in ShotType:
-                spread = {shown[n]: low / 100 - (name in p.group) for n, p in enumerate(pools) if shot in p.group}
-                _near(programme, spread, 0.0, _SPREAD, point, 1.0)
     _near(programme, dict.fromkeys(shown, 1.0), total, _NEAR, point, 1.0)
     _near(programme, dict.fromkeys(shown, -1.0), -total, _NEAR, point, 1.0)
     synthetic = frozenset(shown[n] for n, pool in enumerate(pools) if pool.synthetic)

@@ -355,7 +355,7 @@ def conclusion(
     unclassified: int,
     unreadable: int,
     target: int,
-    apart: Sequence[str] = (),
+    apart: Sequence[str],
 ) -> str:
     """What is missing and what to do next, in a few sentences; `apart` are those of `kept_apart`."""
     if not pictures:

@@ -60,16 +60,15 @@ class Maker:
 
     def _make(self, item: Planned) -> tuple[bytes, Numbers | None]:
         image = decode(self.source(item).bytes(), item.row.file)
-        window = None if item.window is None else item.window.as_tuple()
+        if item.operation == "widen":
+            made, where = widen(image, item.row, self._crop, rng_of(self._seed, item.row, "widen", item.variant))
+            x0, y0, x1, y1 = (round(v, 2) for v in where)
+            return encode_png(made), (x0, y0, x1, y1)
         if item.window is not None:
             image = cut(image, item.window, self._crop)
         if item.recipe is not None:
-            return encode_png(paint(item.recipe, image)), window
-        if item.window is not None:
-            return encode_png(image), window
-        made, where = widen(image, item.row, self._crop, rng_of(self._seed, item.row, "widen", item.variant))
-        x0, y0, x1, y1 = (round(v, 2) for v in where)
-        return encode_png(made), (x0, y0, x1, y1)
+            image = paint(item.recipe, image)
+        return encode_png(image), None if item.window is None else item.window.as_tuple()
 
 
 class Writer:

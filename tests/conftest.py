@@ -83,9 +83,23 @@ def call_from_node() -> Callable[[str, Sequence[dict[str, Any]]], list[Any]]:
     return call
 
 
+@pytest.fixture(scope="module")
+def running_services() -> Generator[str]:
+    """HOST:PORT of detection and scoring with the bundled models."""
+    from onmodel.serving.local import open_services
+
+    with open_services(None) as services:
+        services.start("detection", "scoring")
+        assert services.address is not None
+        yield services.address
+
+
 @pytest.fixture
-def run_page(tmp_path: Path) -> Generator[Callable[..., None]]:
+def run_page(tmp_path: Path, running_services: str) -> Generator[Callable[..., None]]:
     """Runs what a page shows, in its order and in the test's folder: (page, changes, programs).
+
+    The first command starts the services that it needs, the others find running ones by ONMODEL_SERVICES: to start
+    them takes a verb longer than all else it does here.
 
     Blocks with a title are written to the file of that name; the others run: Python as it is, bash by its lines that
     begin with one of `programs`. `changes` are texts in place of others, each of which the page must show.
@@ -110,7 +124,9 @@ def run_page(tmp_path: Path) -> Generator[Callable[..., None]]:
                 wanted.append([sys.executable, "-c", block.text])
             elif block.kind == "bash":
                 wanted += [["bash", "-c", line] for line in commands(block) if line.split(" ")[0] in programs]
-        for command in wanted:
+        for number, command in enumerate(wanted):
+            if number == 1:
+                environment["ONMODEL_SERVICES"] = running_services
             done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{command[-1]}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
 

@@ -101,7 +101,7 @@ class EvaluationSection(Config):
     scorer: str = "toybox"
     scorer_pretrained: str | None = None
     services: str | None = None
-    """HOST:PORT of running services; absent: they are started on this machine."""
+    """HOST:PORT of running services; absent: those that ONMODEL_SERVICES names, else they are started here."""
     device: str = "auto"
     batch_size: int | None = Field(default=None, ge=1)
 

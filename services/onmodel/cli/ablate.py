@@ -1,5 +1,6 @@
 """`onmodel ablate`: variants of one config at once, compared."""
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -52,12 +53,13 @@ def _evaluating(stack: ExitStack, plan: "Ablation", section: "EvaluationSection"
     """What the [evaluation] table asks for. Raises UserError."""
     from onmodel.ablation.measuring import Measuring
     from onmodel.ablation.run import Evaluating
-    from onmodel.cli.measuring import measuring, options_of, suite_with
+    from onmodel.cli.measuring import SERVICES_VARIABLE, measuring, options_of, suite_with
 
+    address = section.services or os.environ.get(SERVICES_VARIABLE) or None
     suite = suite_with(section.test_suite, section.trigger, section.class_word, section.age)
     opened, measured_with = stack.enter_context(
         measuring(
-            section.services,
+            address,
             section.detector,
             _path(section.detector_config),
             section.scorer,
@@ -67,7 +69,7 @@ def _evaluating(stack: ExitStack, plan: "Ablation", section: "EvaluationSection"
     references, impostors = _path(section.references), _path(section.impostors)
     options = options_of(references, impostors, measured_with, section.device, section.batch_size)
     folder = plan.folder / "evaluation"
-    return Evaluating(Measuring(suite, options, section.lora_scale, folder, section.trigger, section.services), opened)
+    return Evaluating(Measuring(suite, options, section.lora_scale, folder, section.trigger, address), opened)
 
 
 def _path(text: str | None) -> Path | None:

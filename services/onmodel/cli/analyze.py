@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from onmodel.cli.measuring import DatasetDetectorOption, DetectorConfigOption, detector_for
+from onmodel.cli.measuring import DatasetDetectorOption, DetectorConfigOption, ServicesOption, detector_for
 
 
 def command(
@@ -16,7 +16,7 @@ def command(
     recommended: Annotated[Path | None, typer.Option(help="Other ranges: measured, or a TOML or JSON file.")] = None,
     detector: DatasetDetectorOption = None,
     detector_config: DetectorConfigOption = None,
-    services: Annotated[str | None, typer.Option(help="HOST:PORT of running services; else started here.")] = None,
+    services: ServicesOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print the analysis as JSON.")] = False,
 ) -> None:
     """Measure a dataset and name what is missing."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onmodel.cli.measuring import ServicesOption
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -52,7 +54,7 @@ def command(
     ] = True,
     detector: Annotated[str | None, typer.Option(help="Detector preset; else the analysis's.")] = None,
     detector_config: Annotated[Path | None, typer.Option(help="TOML with all detector settings instead.")] = None,
-    services: Annotated[str | None, typer.Option(help="HOST:PORT of running services; else started here.")] = None,
+    services: ServicesOption = None,
     seed: Annotated[int, typer.Option(help="Of the choice of windows, places and words.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from onmodel.cli.measuring import ServicesOption
+
 if TYPE_CHECKING:
     from onmodel.dataset.analysis import Row
     from onmodel.dataset.folder import Dataset
@@ -34,7 +36,7 @@ def command(
         str | None, typer.Option(help="Detector preset: toybox or film; else the one the set was looked at with.")
     ] = None,
     detector_config: Annotated[Path | None, typer.Option(help="TOML with all detector settings instead.")] = None,
-    services: Annotated[str | None, typer.Option(help="HOST:PORT of running services; else started here.")] = None,
+    services: ServicesOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print findings and result as JSON.")] = False,
 ) -> None:
     """Check captions for contradictions, put them right, or write variants of them."""

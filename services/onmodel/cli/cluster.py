@@ -10,6 +10,7 @@ from onmodel.cli.measuring import (
     DetectorConfigOption,
     ScorerOption,
     ScorerWeightsOption,
+    ServicesOption,
     detector_for,
 )
 
@@ -41,7 +42,7 @@ def command(
     detector_config: DetectorConfigOption = None,
     scorer: ScorerOption = "toybox",
     scorer_pretrained: ScorerWeightsOption = None,
-    services: Annotated[str | None, typer.Option(help="HOST:PORT of running services; else models load here.")] = None,
+    services: ServicesOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Group the characters of pictures by who they are."""

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from onmodel.cli.measuring import ServicesOption
+
 
 class FilterMode(StrEnum):
     """Which pictures come first."""
@@ -48,7 +50,7 @@ def command(
         str | None, typer.Option(help="Detector preset: toybox or film. Else what the facts were found with.")
     ] = None,
     detector_config: Annotated[Path | None, typer.Option(help="TOML with all detector settings instead.")] = None,
-    services: Annotated[str | None, typer.Option(help="HOST:PORT of running services; else started here.")] = None,
+    services: ServicesOption = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print the page's address, or what was written, as JSON.")
     ] = False,

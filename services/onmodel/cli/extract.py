@@ -14,6 +14,7 @@ from onmodel.cli.measuring import (
     FilmDetectorOption,
     ScorerOption,
     ScorerWeightsOption,
+    ServicesOption,
     detector_for,
 )
 
@@ -42,7 +43,7 @@ def command(
     detector_config: DetectorConfigOption = None,
     scorer: ScorerOption = "toybox",
     scorer_pretrained: ScorerWeightsOption = None,
-    services: Annotated[str | None, typer.Option(help="HOST:PORT of running services; else models load here.")] = None,
+    services: ServicesOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Take from films the frames that a profile asks for."""

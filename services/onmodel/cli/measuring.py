@@ -1,4 +1,4 @@
-"""What `evaluate` and `compare` share: the models that look at pictures, and what they are asked."""
+"""What verbs share that look at pictures: the models that do it, and what they are asked."""
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -47,8 +47,13 @@ ScorerOption = Annotated[
 ScorerWeightsOption = Annotated[
     str | None, typer.Option("--scorer-pretrained", help="Checkpoint tag or file for an open_clip architecture.")
 ]
+SERVICES_VARIABLE = "ONMODEL_SERVICES"
+"""Names running services for every verb that is not given an address."""
 ServicesOption = Annotated[
-    str | None, typer.Option("--services", help="HOST:PORT of running services; else started here.")
+    str | None,
+    typer.Option(
+        "--services", envvar=SERVICES_VARIABLE, help="HOST:PORT of running services; else this machine does it itself."
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="Where pictures are drawn: auto, cpu, cuda.")]
 BatchOption = Annotated[int | None, typer.Option(min=1, help="Pictures drawn at once; else chosen by their size.")]

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onmodel.cli.measuring import ServicesOption
+
 if TYPE_CHECKING:
     from onmodel.dataset.analysis import Analysis
     from onmodel.dataset.folder import Dataset
@@ -30,7 +32,7 @@ def command(
         str | None, typer.Option(help="Detector preset: toybox or film. Else what the sets were looked at with.")
     ] = None,
     detector_config: Annotated[Path | None, typer.Option(help="TOML with all detector settings instead.")] = None,
-    services: Annotated[str | None, typer.Option(help="HOST:PORT of running services; else started here.")] = None,
+    services: ServicesOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print what was taken and what is short as JSON.")] = False,
 ) -> None:
     """Put sets together to a target mix."""

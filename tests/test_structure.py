@@ -43,6 +43,8 @@ RAY_ADAPTERS = {
     "jobs/model.py",
     "jobs/reach.py",
     "scoring/app.py",
+    "training/ray_alone.py",
+    "training/ray_cluster.py",
     "training/ray_train.py",
 }
 

@@ -19,8 +19,9 @@ from onmodel.ablation.record import Record, Status
 from onmodel.ablation.run import RECORDS, run_ablation
 from onmodel.ablation.variants import Ablation, make_ablation
 from onmodel.core.config import load
-from onmodel.training import ray_train, run
+from onmodel.training import run
 from onmodel.training.job import METRICS, read_metrics
+from onmodel.training.ray_cluster import cluster
 
 from .conftest import Make, Write
 
@@ -47,7 +48,7 @@ optimizer = {learning_rate = 1e-4}
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[None]:
     """One for all tests of the module that need one in this process."""
-    with ray_train.cluster():
+    with cluster():
         yield
 
 

@@ -19,7 +19,8 @@ from diffusers import DDIMScheduler
 
 from onmodel.core.config import validate
 from onmodel.core.images import load
-from onmodel.evaluation.generate import Planned, drawing_model, generate, plan
+from onmodel.evaluation.generate import generate
+from onmodel.evaluation.planned import Planned, drawing_model, plan
 from onmodel.evaluation.suite import TestSuite, load_suite
 from onmodel.evaluation.tasks import Pipelines
 from onmodel.training import network

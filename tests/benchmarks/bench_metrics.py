@@ -29,7 +29,7 @@ from onmodel.detection.convert import Detected
 from onmodel.detection.model import Detector, load_detector
 from onmodel.detection.service import detect_and_decide
 from onmodel.evaluation.evaluate import measure
-from onmodel.evaluation.generate import DrawingModel, Planned, plan
+from onmodel.evaluation.planned import DrawingModel, Planned, plan
 from onmodel.evaluation.record import Evaluation
 from onmodel.evaluation.suite import TestSuite
 from onmodel.evaluation.tasks import Options, Task

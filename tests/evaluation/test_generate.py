@@ -10,8 +10,8 @@ from PIL import Image
 from onmodel.core.errors import ResourceError, UserError
 from onmodel.core.images import load
 from onmodel.evaluation import generate
-from onmodel.evaluation.generate import DrawingModel, drawing_model, plan
 from onmodel.evaluation.origin import read_origin
+from onmodel.evaluation.planned import DrawingModel, drawing_model, missing, plan
 from onmodel.evaluation.suite import TestSuite
 
 from .conftest import small_suite
@@ -55,12 +55,12 @@ def test_names_and_text_of_pictures(tmp_path: Path, suite: TestSuite, tiny_pipel
 def test_only_what_is_missing_is_drawn(tmp_path: Path, suite: TestSuite, tiny_pipeline: Any) -> None:
     draw_all(suite, BASE, tmp_path, tiny_pipeline, 12)
     pictures = plan(suite, suite.prompts(), BASE, tmp_path)
-    assert generate.missing(pictures) == []
+    assert missing(pictures) == []
     pictures[3].path.unlink()
     pictures[5].path.write_bytes(pictures[5].path.read_bytes()[:200])  # cut short
-    assert [p.path for p in generate.missing(pictures)] == [pictures[3].path, pictures[5].path]
+    assert [p.path for p in missing(pictures)] == [pictures[3].path, pictures[5].path]
     other = plan(suite, suite.prompts(), DrawingModel("tiny", "1" * 64), tmp_path)
-    assert len(generate.missing(other)) == 12, "another base model draws its own"
+    assert len(missing(other)) == 12, "another base model draws its own"
 
 
 def test_added_prompts_and_seeds_keep_what_was_drawn(tmp_path: Path, suite: TestSuite, tiny_pipeline: Any) -> None:
@@ -69,11 +69,11 @@ def test_added_prompts_and_seeds_keep_what_was_drawn(tmp_path: Path, suite: Test
     scenarios["close_up"] = ("a new prompt of {trigger}", *scenarios["close_up"])
     grown = small_suite(scenarios=scenarios, seeds=[3, 1, 2])
     pictures = plan(grown, grown.prompts(), BASE, tmp_path)
-    rest = generate.missing(pictures)
+    rest = missing(pictures)
     assert len(pictures) == 21
     assert {(p.prompt.index, p.variation) for p in rest} == {(0, 0), (0, 1), (0, 2), *((i, 0) for i in range(1, 7))}
     generate.generate(rest, grown, BASE, tiny_pipeline)
-    assert generate.missing(pictures) == []
+    assert missing(pictures) == []
 
 
 def test_models_start_from_the_same_noise(tmp_path: Path, suite: TestSuite) -> None:

@@ -15,9 +15,9 @@ from onmodel.core.files import file_hash, write_bytes
 from onmodel.core.images import encode_png
 from onmodel.evaluation.choice import choose, write_choice
 from onmodel.evaluation.compare import compare
-from onmodel.evaluation.generate import DrawingModel, encode_picture, plan
 from onmodel.evaluation.lineage import Node, explain
 from onmodel.evaluation.origin import fingerprint
+from onmodel.evaluation.planned import DrawingModel, encode_picture, plan
 
 from .conftest import small_suite
 from .made import evaluation

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from onmodel.core.images import load
-from onmodel.evaluation.generate import drawing_model
+from onmodel.evaluation.planned import drawing_model
 from onmodel.evaluation.tasks import Options, Pipelines, Task, draw, make_tasks, missing_work, spread_pays
 from onmodel.evaluation.trial import Trial
 from onmodel.training import network, pipeline

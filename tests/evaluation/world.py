@@ -16,7 +16,7 @@ from onmodel.core.errors import ImageError
 from onmodel.core.files import content_hash
 from onmodel.core.images import decode, encode_png
 from onmodel.core.vocabulary import Decision, Detections, Instance, ShotType
-from onmodel.evaluation.generate import DrawingModel, plan
+from onmodel.evaluation.planned import DrawingModel, plan
 from onmodel.evaluation.suite import Prompt
 from onmodel.evaluation.tasks import Task
 from onmodel.evaluation.trial import Trial

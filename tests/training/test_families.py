@@ -12,7 +12,7 @@ from PIL import Image
 
 from onmodel.core.errors import ImageError, UserError
 from onmodel.core.images import load, size
-from onmodel.evaluation import generate
+from onmodel.evaluation import generate, planned
 from onmodel.evaluation.suite import TestSuite
 from onmodel.training import run
 from onmodel.training.base_kind import without_effect
@@ -118,8 +118,8 @@ def test_test_pictures_are_drawn(name: str, tiny_base: Callable[[str], Path], tm
             "scenarios": {"full_body": ["a boy standing", "a boy in the forest"]},
         }
     )
-    model = generate.drawing_model(str(tiny_base(name)))
-    pictures = generate.plan(suite, suite.prompts("zork"), model, tmp_path)
+    model = planned.drawing_model(str(tiny_base(name)))
+    pictures = planned.plan(suite, suite.prompts("zork"), model, tmp_path)
     pipeline, _ = opened(tiny_base(name))
     generate.generate(pictures, suite, model, pipeline, batch_size=3)
     assert [load(picture.path).shape for picture in pictures] == [(64, 64, 3)] * 4

@@ -236,12 +236,12 @@ def test_a_moved_dataset_is_the_same_dataset(make_config: MakeConfig, tiny_datas
 def test_two_ray_workers_train_what_one_process_trains(make_config: MakeConfig, tmp_path: Path) -> None:
     import ray
 
-    from onmodel.training import ray_train
+    from onmodel.training import ray_cluster
 
     alone = run.train(make_config(training={"train_batch_size": 4}), num_workers=0)
     config = make_config(training={"output_name": "pair", "train_batch_size": 2})
     shutil.rmtree(run.cache_dir(), ignore_errors=True)
-    with ray_train.cluster():
+    with ray_cluster.cluster():
         together = run.train(config, num_workers=2)
         assert together.losses == pytest.approx(alone.losses, rel=1e-4)
         mine, theirs = weights(together.checkpoints[-1]), weights(alone.checkpoints[-1])
@@ -265,7 +265,7 @@ def test_two_ray_workers_train_what_one_process_trains(make_config: MakeConfig, 
 def test_a_killed_worker_costs_the_steps_since_the_last_state_and_nothing_else(
     make_config: MakeConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from onmodel.training import ray_train
+    from onmodel.training import ray_cluster
 
     length = {"max_train_epochs": 6, "save_every_n_steps": 5, "log_with": "none"}
     alone = run.train(make_config(training={"train_batch_size": 4, **length}), num_workers=0)
@@ -284,7 +284,7 @@ def test_a_killed_worker_costs_the_steps_since_the_last_state_and_nothing_else(
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    with ray_train.cluster():
+    with ray_cluster.cluster():
         together = run.train(config, num_workers=2)
     killer.join()
     assert killed

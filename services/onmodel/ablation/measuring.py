@@ -8,8 +8,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from onmodel.evaluation.evaluate import evaluate
-from onmodel.evaluation.generate import missing
 from onmodel.evaluation.observe import Looking
+from onmodel.evaluation.planned import missing
 from onmodel.evaluation.record import Evaluation
 from onmodel.evaluation.suite import TestSuite
 from onmodel.evaluation.tasks import Options, draw, make_tasks

@@ -31,7 +31,7 @@ from onmodel.ablation.record import Record, Rung, Status, write_record
 from onmodel.ablation.variant import Task, run_variant
 from onmodel.core.beside import beside
 from onmodel.core.errors import UserError
-from onmodel.training.ray_train import check_resources
+from onmodel.training.ray_cluster import check_resources
 
 _SETTINGS = {
     # Relative paths of a training config mean the folder that the command was given in.

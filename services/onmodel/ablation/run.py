@@ -23,7 +23,7 @@ from onmodel.serving.local import Services
 from onmodel.training.config import TrainConfig
 from onmodel.training.job import CONFIG
 from onmodel.training.pictures import dataset_hash
-from onmodel.training.ray_train import cluster
+from onmodel.training.ray_cluster import cluster
 from onmodel.training.resuming import find_start
 from onmodel.training.run import checked_pictures
 

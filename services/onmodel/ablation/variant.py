@@ -11,10 +11,9 @@ from onmodel.ablation.record import Record, Rung, Status, read_record, write_rec
 from onmodel.core.errors import OnModelError, first_line
 from onmodel.evaluation.metrics import ALL
 from onmodel.training.config import TrainConfig
-from onmodel.training.job import METRICS, VALIDATION, Samples, TakenOverError, read_metrics
+from onmodel.training.job import EVERY_PICTURE, METRICS, VALIDATION, Samples, TakenOverError, read_metrics
 from onmodel.training.resuming import checkpoints, epoch_of
 from onmodel.training.run import train
-from onmodel.training.validation import ALL as EVERY_PICTURE
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from onmodel.core.config import load_whole
 from onmodel.core.errors import ImageError, UserError
 from onmodel.core.files import content_hash, write_text
 from onmodel.core.progress import bar
-from onmodel.evaluation.generate import Planned
 from onmodel.evaluation.identity import Gallery, Identity, gallery
 from onmodel.evaluation.metrics import Judged, figures, nearest_cosine, target_results
 from onmodel.evaluation.observe import Looking, Seen, observe
+from onmodel.evaluation.planned import Planned
 from onmodel.evaluation.proportions import Proportions, proportions_of, usual
 from onmodel.evaluation.record import RESULT_FILE, SCHEMA_VERSION, Evaluation, PictureRow, ScaleRecord
 from onmodel.evaluation.suite import TestSuite

@@ -15,7 +15,8 @@ from ray.exceptions import RayError, RayTaskError
 
 from onmodel.core.errors import OnModelError, ResourceError, ServiceError, first_line
 from onmodel.core.files import write_bytes
-from onmodel.evaluation.generate import DrawingModel, Planned, drawn
+from onmodel.evaluation.generate import drawn
+from onmodel.evaluation.planned import DrawingModel, Planned
 from onmodel.evaluation.suite import TestSuite
 from onmodel.evaluation.tasks import Pipelines, Work
 from onmodel.serving.cluster import joined_or_private, workers_that_fit

@@ -16,7 +16,7 @@ from typing import Any
 from onmodel.core.config import validate
 from onmodel.core.errors import NotFoundError, UserError
 from onmodel.dataset.folder import load_dataset
-from onmodel.evaluation.generate import DrawingModel, Planned, generate
+from onmodel.evaluation.planned import DrawingModel, Planned
 from onmodel.evaluation.suite import PACKAGED, Prompt, TestSuite, load_suite
 from onmodel.evaluation.trial import guess_trigger
 from onmodel.training.config import TrainConfig
@@ -52,6 +52,8 @@ class SamplePictures:
 
     def draw(self, pipeline: Any, folder: Path, name: str, clip_skip: int = 1) -> list[Path]:
         """Draw each prompt with `pipeline` into `folder`, as `<name>_<what it shows>.png`. Raises as `generate`."""
+        from onmodel.evaluation.generate import generate
+
         scheduler = pipeline.scheduler
         planned = [(sample.suite, self._planned(sample, folder, name)) for sample in self.samples]
         for suite, together in groupby(planned, key=lambda pair: pair[0]):

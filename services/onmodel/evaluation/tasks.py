@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from onmodel.core.errors import UserError
 from onmodel.core.images import SUFFIXES
 from onmodel.core.progress import bar
-from onmodel.evaluation import generate
-from onmodel.evaluation.generate import DrawingModel, Planned
+from onmodel.evaluation.planned import DrawingModel, Planned, drawing_model, missing, plan
 from onmodel.evaluation.record import Evaluation
 from onmodel.evaluation.suite import TestSuite
 from onmodel.evaluation.trial import Trial
 
 if TYPE_CHECKING:
+    # Where every picture is there nothing is drawn, and what draws takes ten seconds to import.
+    from onmodel.evaluation.generate import Encoded
     from onmodel.training.pipeline import LoadedLora
 
 
@@ -85,16 +86,14 @@ def make_tasks(
     roots = [output_dir or trial.evaluation_folder for trial in trials]
     for trial, root in zip(trials, roots, strict=True):
         prompts = suite.prompts(trial.trigger)
-        base = generate.drawing_model(trial.base, vae=trial.vae, clip_skip=trial.clip_skip)
+        base = drawing_model(trial.base, vae=trial.vae, clip_skip=trial.clip_skip)
         strangers: list[Planned] = []
         if not options.impostors:
             shared = next((r for r in roots if (r / base.label).is_dir()), roots[0])
-            strangers = generate.plan(suite, prompts, base, shared)
+            strangers = plan(suite, prompts, base, shared)
         for scale in scales:
-            model = generate.drawing_model(
-                trial.base, trial.checkpoint, scale, vae=trial.vae, clip_skip=trial.clip_skip
-            )
-            planned = generate.plan(suite, prompts, model, root)
+            model = drawing_model(trial.base, trial.checkpoint, scale, vae=trial.vae, clip_skip=trial.clip_skip)
+            planned = plan(suite, prompts, model, root)
             tasks.append(Task(trial, model, root / model.label, tuple(planned), tuple(strangers)))
     for first, second in pairwise(sorted(tasks, key=lambda t: t.folder)):
         if first.folder == second.folder:
@@ -117,8 +116,8 @@ def missing_work(tasks: Sequence[Task]) -> Work:
     for base in sorted(dict.fromkeys(alone), key=lambda model: loads.index((model.base, model.vae))):
         own = [task for task, model in zip(tasks, alone, strict=True) if model == base]
         strangers = next((task.strangers for task in own if task.strangers), ())
-        work.append((base, generate.missing(strangers)))
-        work += [(task.model, generate.missing(task.pictures)) for task in own]
+        work.append((base, missing(strangers)))
+        work += [(task.model, missing(task.pictures)) for task in own]
     return [(model, pictures) for model, pictures in work if pictures]
 
 
@@ -138,9 +137,11 @@ def draw(tasks: Sequence[Task], suite: TestSuite, options: Options) -> int:
 
             draw_over_cluster(work, suite, options.device, options.batch_size, progress.advance)
             return total
+        from onmodel.evaluation.generate import generate
+
         pipelines = Pipelines(options.device)
         for model, pictures in work:
-            generate.generate(
+            generate(
                 pictures,
                 suite,
                 model,
@@ -179,7 +180,7 @@ class Pipelines:
         self._base: tuple[str, str | None] | None = None
         self._pipeline: Any = None
         self._lora: LoadedLora | None = None
-        self._encoded: dict[str, generate.Encoded] = {}
+        self._encoded: dict[str, Encoded] = {}
         self._texts = ""
 
     def get(self, model: DrawingModel) -> Any:
@@ -204,6 +205,6 @@ class Pipelines:
         self._texts = f"{own} {model.clip_skip}"
         return self._pipeline
 
-    def encoded(self, suite: TestSuite) -> generate.Encoded:
+    def encoded(self, suite: TestSuite) -> "Encoded":
         """What the text encoders of the last pipeline made of prompts so far, for `generate` to use and add to."""
         return self._encoded.setdefault(f"{self._texts} {suite.guidance_scale > 1} {suite.negative_prompt}", {})

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from onmodel.core.files import write_aside
 from onmodel.core.vocabulary import CATEGORIES
-from onmodel.evaluation.generate import plan
+from onmodel.evaluation.planned import plan
 from onmodel.experiments.make import model_of, read_made
 from onmodel.experiments.plan import TITLES, Layout, Settings, TrialPlan, suite_for, trials_of
 from onmodel.experiments.statistics import Estimate

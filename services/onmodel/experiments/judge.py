@@ -15,7 +15,7 @@ from onmodel.core.files import write_text
 from onmodel.core.images import load
 from onmodel.core.progress import bar
 from onmodel.core.vocabulary import CATEGORIES
-from onmodel.evaluation.generate import DrawingModel, Planned, missing, plan
+from onmodel.evaluation.planned import DrawingModel, Planned, missing, plan
 from onmodel.evaluation.record import Evaluation
 from onmodel.evaluation.suite import TestSuite
 from onmodel.evaluation.tasks import Options, Task, pictures_in

@@ -27,7 +27,7 @@ from onmodel.experiments.plan import Layout, Settings, TrialPlan, config_of, pro
 from onmodel.experiments.rate import RATES, tried, try_rate
 
 if TYPE_CHECKING:
-    from onmodel.evaluation.generate import DrawingModel
+    from onmodel.evaluation.planned import DrawingModel
     from onmodel.evaluation.tasks import Pipelines
 
 RECORD = "made.json"
@@ -87,7 +87,7 @@ def read_made(layout: Layout, trial: TrialPlan) -> Made | None:
 
 def model_of(layout: Layout, trial: TrialPlan, made: Made) -> "DrawingModel":
     """What drew a trial's pictures; its checkpoint need not be there, its hash is known."""
-    from onmodel.evaluation.generate import DrawingModel
+    from onmodel.evaluation.planned import DrawingModel
 
     return DrawingModel("toybox", made.base_hash, layout.trial(trial) / made.checkpoint, made.checkpoint_hash)
 
@@ -272,13 +272,13 @@ def _draw(
     scenarios: Sequence[str] = CATEGORIES,
 ) -> "DrawingModel":
     """Draw what is missing of a checkpoint's pictures, or of the base model's; returns what drew them."""
-    from onmodel.evaluation import generate
+    from onmodel.evaluation import generate, planned
     from onmodel.evaluation.tasks import Pipelines
 
     suite = suite_for(settings, character)
-    model = generate.drawing_model("toybox", checkpoint)
+    model = planned.drawing_model("toybox", checkpoint)
     prompts = prompts_in(suite, scenarios)
-    missing = generate.missing(generate.plan(suite, prompts, model, layout.pictures(character)))
+    missing = planned.missing(planned.plan(suite, prompts, model, layout.pictures(character)))
     if missing:
         if not _kept:
             _kept.append(Pipelines("auto"))

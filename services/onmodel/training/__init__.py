@@ -1,1 +1,1 @@
-"""LoRA training: config, data, loss, network, loop, export; Ray stands in `ray_train` alone."""
+"""LoRA training: config, data, loss, network, loop, export; Ray stands in modules of that name alone."""

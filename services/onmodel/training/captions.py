@@ -6,16 +6,19 @@ trained reads each caption anew, so there each showing shuffles for itself.
 """
 
 from collections.abc import Sequence
-
-import torch
+from typing import TYPE_CHECKING
 
 from onmodel.core.files import content_hash
 from onmodel.training.config import DataSection
 from onmodel.training.job import CaptionRules
 from onmodel.training.wildcards import choose
 
+if TYPE_CHECKING:
+    # Where nothing varies nothing is drawn, and the driver is spared the seconds that torch takes to import.
+    import torch
 
-def vary(line: str, rules: CaptionRules, tag_dropout: float, generator: torch.Generator) -> str:
+
+def vary(line: str, rules: CaptionRules, tag_dropout: float, generator: "torch.Generator") -> str:
     """A caption with its alternatives chosen, movable tags shuffled and each left out by chance, as sd-scripts does.
 
     Tags in front stay: `keep_tokens` of them, or those before `keep_tokens_separator`; those behind a second separator
@@ -24,6 +27,8 @@ def vary(line: str, rules: CaptionRules, tag_dropout: float, generator: torch.Ge
     Args:
         tag_dropout: the config's chance of a tag to be left out; the rules' own goes before it.
     """
+    import torch
+
     if rules.enable_wildcard:
         line = choose(line, lambda count: int(torch.randint(count, (), generator=generator)))
     if rules.caption_tag_dropout_rate is not None:
@@ -63,6 +68,8 @@ def pool(lines: Sequence[str], rules: CaptionRules, tag_dropout: float, variants
     chosen = rules.enable_wildcard and any(choose(line, lambda count: 0) != line for line in lines)
     if not rules.shuffle_caption and not thinned and not chosen:
         return tuple(rules.plain(line) for line in lines)
+    import torch
+
     found: list[str] = []
     for line in lines:
         generator = torch.Generator().manual_seed(int(content_hash(f"{seed} {line}".encode())[:15], 16))

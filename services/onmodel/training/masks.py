@@ -13,24 +13,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from onmodel.core import images
 from onmodel.core.errors import ImageError, NotFoundError, UserError
 from onmodel.core.files import content_hash, file_hash
 from onmodel.core.images import SUFFIXES
 from onmodel.core.masks import character_mask
-from onmodel.training.buckets import cut_to_bucket
 from onmodel.training.config import DataSection
 from onmodel.training.job import TrainingPicture
-from onmodel.training.objective import resized_mask
-from onmodel.training.store import ArrayCache, kept_on_the_way
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from onmodel.detection.convert import Detected
 
-    # The driver checks masks, and diffusers, which `data` needs, takes seconds to import.
+    # The driver checks masks; torch, and diffusers, which `data` needs, take seconds to import.
     from onmodel.training.data import Barrier, TrainingData
+    from onmodel.training.store import ArrayCache
 
 Values = npt.NDArray[np.uint8]
 """uint8 (height, width): 255 where the picture counts fully."""
@@ -75,16 +74,18 @@ def check_masks(data: DataSection, pictures: Sequence[TrainingPicture]) -> None:
 def prepare_masks(
     data: "TrainingData",
     config: DataSection,
-    cache: ArrayCache,
+    cache: "ArrayCache",
     *,
     rank: int = 0,
     world_size: int = 1,
     barrier: "Barrier" = lambda: None,
-) -> list[Tensor | None] | None:
+) -> "list[Tensor | None] | None":
     """The mask of each picture of `data`: float32 (h, w) of its latents, 0 to 1; None where there is none.
 
     None for all without `masked_loss` and `alpha_mask`. A picture without a mask counts fully, as in sd-scripts.
     """
+    from onmodel.training.store import kept_on_the_way
+
     if not (config.masked_loss or any(picture.alpha_mask for picture in data.pictures)):
         return None
     source = _Source(config)
@@ -116,6 +117,9 @@ def prepare_masks(
 
 def _at_size(values: Values | None, data: "TrainingData", index: int, size: tuple[int, int]) -> npt.NDArray[np.float32]:
     """A mask cut as its picture was and brought to the latents' size; empty for none."""
+    from onmodel.training.buckets import cut_to_bucket
+    from onmodel.training.objective import resized_mask
+
     if values is None:
         return np.zeros(0, dtype=np.float32)
     cut = cut_to_bucket(np.repeat(values[..., None], 3, axis=2), data.buckets[index])[0] / 2 + 0.5

@@ -1,11 +1,9 @@
-"""The thin Ray Train adapter: workers, devices and the driver's start and stop. All else is in `worker`."""
+"""The thin Ray Train adapter: a group of workers and their devices. All else is in `worker`."""
 
-import contextlib
 import logging
 import os
 import shutil
-import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -16,35 +14,19 @@ import ray.train.torch
 import ray.util
 import torch
 import torch.distributed as dist
-from ray._private import auto_init_hook
 from ray.exceptions import RayError
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchConfig
 from torch import Tensor
 
 from onmodel.core.beside import beside
-from onmodel.core.errors import InternalError, OnModelError, ResourceError, first_line
+from onmodel.core.errors import InternalError, OnModelError
 from onmodel.serving.cluster import wait_for_the_dead
-from onmodel.serving.private_ray import private_ray
 from onmodel.training.job import Job, threads_per_worker
+from onmodel.training.ray_cluster import check_resources
 
 if TYPE_CHECKING:
     from onmodel.training.loop import Workers
-
-
-# What a private cluster of one machine has no use for costs a process each, and a process some seconds to start.
-_LOCAL_SETTINGS = {
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    # How often the controller looks after the workers, and so how soon it sees that they are done.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-}
-# Workers import torch and diffusers as they start; on a busy machine that can pass Ray's 60 s.
-_START_TIMEOUT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300"}
-
-
-OBJECT_STORE_BYTES = 256 * 2**20
-"""Workers read pictures and caches from disk; what passes through Ray is metrics."""
 
 
 class _Group:
@@ -110,60 +92,6 @@ def _train_loop(settings: dict[str, Any]) -> None:
     # Ray pins OMP_NUM_THREADS to the CPUs a worker reserved; training takes the machine's cores.
     torch.set_num_threads(threads_per_worker(ray.train.get_context().get_local_world_size()))
     run_job(settings["job"], _RayHost())
-
-
-@contextlib.contextmanager
-def cluster() -> Generator[None, None, None]:
-    """A Ray cluster: the one this process is connected to, or else a local one that ends with the block.
-
-    Raises:
-        ResourceError: Ray cannot be started.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    with contextlib.ExitStack() as stack:
-        _start(stack)
-        try:
-            yield
-        except BaseException:
-            # The thread that an interrupt leaves behind (core.beside) goes on asking Ray, which would start or join one
-            # for its answer.
-            auto_init_hook.enable_auto_connect = False
-            raise
-
-
-def _start(stack: contextlib.ExitStack) -> None:
-    try:
-        for name, value in _START_TIMEOUT.items():
-            os.environ.setdefault(name, value)
-        if "RAY_ADDRESS" in os.environ:
-            stack.callback(ray.shutdown)
-            # As in a private Ray: a verb's answer stands on standard output alone.
-            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
-            return
-        for name, value in _LOCAL_SETTINGS.items():
-            os.environ.setdefault(name, value)
-        stack.enter_context(private_ray(object_store_bytes=OBJECT_STORE_BYTES))
-    except Exception as error:  # Ray raises bare exceptions here
-        reason = first_line(error)
-        raise ResourceError(f"Ray cannot be started ({reason}); close other programs, or check RAY_ADDRESS") from None
-
-
-def check_resources(num_workers: int) -> bool:
-    """Whether the workers get a GPU each. Impossible demands are refused here, since Ray would wait for ever.
-
-    Raises:
-        ResourceError: more workers than the cluster has GPUs (where it has some) or CPUs.
-    """
-    resources = ray.cluster_resources()
-    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
-    if gpus and num_workers > gpus:
-        raise ResourceError(f"{num_workers} workers need a GPU each and the cluster has {gpus}; lower --num-workers")
-    if num_workers > cpus:
-        raise ResourceError(f"{num_workers} workers need a CPU each and the cluster has {cpus}; lower --num-workers")
-    return gpus > 0
 
 
 def fit(job: Job, num_workers: int, *, max_failures: int = 0, say: Callable[[str], None] = lambda text: None) -> None:

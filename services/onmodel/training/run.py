@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from onmodel.core.errors import InternalError, NotFoundError, UserError
 from onmodel.core.files import remove_asides, user_cache, write_text
@@ -197,13 +196,20 @@ def _run(job: Job, num_workers: int, max_failures: int, on_epoch: Callable[[int]
     try:
         with following(job.trial_dir, job.config.training.output_name):
             if num_workers == 0:
-                from onmodel.training.worker import run_job
+                from onmodel.training.worker import OwnProcess, run_job
 
-                run_job(job, _InProcess(on_epoch))
+                run_job(job, OwnProcess(on_epoch))
                 return
-            from onmodel.training import ray_train
+            from onmodel.training.ray_cluster import cluster
 
-            with ray_train.cluster():
+            with cluster() as private:
+                if private and num_workers == 1:
+                    from onmodel.training import ray_alone
+
+                    ray_alone.fit(job, max_failures=max_failures, say=_say)
+                    return
+                from onmodel.training import ray_train
+
                 ray_train.fit(job, num_workers, max_failures=max_failures, say=_say)
     except TakenOverError:
         taken_over = True
@@ -219,23 +225,6 @@ def _run(job: Job, num_workers: int, max_failures: int, on_epoch: Callable[[int]
 def _written(trial_dir: Path) -> tuple[Path, ...]:
     """The folders that a run writes into."""
     return (trial_dir, *(trial_dir / name for name in (PEFT, SAMPLES, STAGES, STATE)))
-
-
-class _InProcess:
-    """This process as a training worker."""
-
-    def __init__(self, on_epoch: Callable[[int], None] | None) -> None:
-        import torch
-
-        from onmodel.training.loop import Alone, Workers
-
-        self.workers: Workers = Alone()
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._on_epoch = on_epoch
-
-    def report(self, metrics: dict[str, Any]) -> None:
-        if self._on_epoch is not None:
-            self._on_epoch(int(metrics["epoch"]))
 
 
 def cache_dir() -> Path:

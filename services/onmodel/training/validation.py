@@ -13,12 +13,10 @@ from torch import Tensor
 from onmodel.core.vocabulary import CATEGORIES
 from onmodel.training.buckets import seeded
 from onmodel.training.data import TrainingData
+from onmodel.training.job import EVERY_PICTURE
 
 LEVELS = 4
 """Timesteps that each picture is looked at: the middles of so many equal parts of the schedule."""
-ALL = "all"
-"""Name of the mean over all held-back pictures, beside those of the categories."""
-
 PictureLosses = Callable[[Sequence[int], Tensor, Tensor], Tensor]
 """Indices of pictures of one bucket, their noise (B, C, h, w) and timesteps (B,) to plain losses float32 (B,)."""
 
@@ -86,5 +84,5 @@ def validate(
                 sums[0, counted] += value
                 sums[1, counted] += 1
     sums = add_up(sums)
-    names = (ALL, *CATEGORIES)
+    names = (EVERY_PICTURE, *CATEGORIES)
     return {name: float(total / n) for name, total, n in zip(names, sums[0], sums[1], strict=True) if n > 0}

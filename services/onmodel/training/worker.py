@@ -14,7 +14,7 @@ from onmodel.training.config import TrainConfig
 from onmodel.training.data import TrainingData, prepare
 from onmodel.training.families import Family, make_family
 from onmodel.training.job import STATE, Job
-from onmodel.training.loop import StepReport, Trainer, Workers
+from onmodel.training.loop import Alone, StepReport, Trainer, Workers
 from onmodel.training.lora_file import read_lora
 from onmodel.training.masks import prepare_masks
 from onmodel.training.pipeline import load_pipeline
@@ -34,6 +34,22 @@ class Host(Protocol):
     def report(self, metrics: dict[str, Any]) -> None:
         """Tell the driver of a checkpoint; a barrier, so every worker calls it equally often."""
         ...
+
+
+class OwnProcess:
+    """This process as the only worker: a `Host`."""
+
+    def __init__(self, on_epoch: Callable[[int], None] | None = None) -> None:
+        """Args:
+        on_epoch: called with each epoch that left a checkpoint.
+        """
+        self.workers: Workers = Alone()
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._on_epoch = on_epoch
+
+    def report(self, metrics: dict[str, Any]) -> None:
+        if self._on_epoch is not None:
+            self._on_epoch(int(metrics["epoch"]))
 
 
 def run_job(job: Job, host: Host) -> None:

@@ -48,7 +48,7 @@ class DemoConfig(Config):
     prompts: int = 10
     """Prompts of each scenario, at most those of the suite."""
     variations: int = 2
-    sampling_steps: int = 15
+    sampling_steps: int = 12
 
     @classmethod
     def quick(cls) -> "DemoConfig":

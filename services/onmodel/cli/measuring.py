@@ -138,7 +138,7 @@ def measuring(
 
     seeing = detector_of(detector, detector_config)
     scoring = ScorerConfig.model_validate({"model": scorer, "pretrained": scorer_pretrained})
-    with open_services(address, detector=seeing, scorer=scoring) as services:
+    with open_services(address, detector=seeing, scorer=scoring, together=True) as services:
         if address is None:
             yield services, local_models(seeing, scoring)
         else:

@@ -22,9 +22,12 @@ TIMEOUT_S = 120.0
 class Services:
     """Clients of detection and scoring. Local services start at the first use of a client that needs them."""
 
-    def __init__(self, address: str | None, plan: dict[AppName, LocalApp], timeout_s: float) -> None:
+    def __init__(
+        self, address: str | None, plan: dict[AppName, LocalApp], timeout_s: float, *, together: bool = False
+    ) -> None:
         self._address = address
         self._plan = plan
+        self._together = together
         self._timeout_s = timeout_s
         self._host: HostProcess | None = None
         self._running: set[AppName] = set()
@@ -76,7 +79,7 @@ class Services:
     def _client(self, name: AppName) -> DetectionClient | ScoringClient:
         with self._lock:
             if name not in self._clients:
-                self.start(name)
+                self.start(*(self._plan if self._together else (name,)))
                 assert self._address is not None
                 kind = DetectionClient if name == "detection" else ScoringClient
                 self._clients[name] = kind(self._address, timeout_s=self._timeout_s)
@@ -126,6 +129,7 @@ def open_services(
     detector: DetectorConfig | None = None,
     scorer: ScorerConfig | None = None,
     detection_replicas: int = 1,
+    together: bool = False,
     timeout_s: float = TIMEOUT_S,
 ) -> Generator[Services]:
     """Clients of the services at `address` (HOST:PORT), or of ones that live as long as the block.
@@ -139,13 +143,14 @@ def open_services(
         detector: for local detection; None = the bundled detector.
         scorer: for local scoring; None = the bundled CLIP model.
         detection_replicas: processes of local detection.
+        together: both will be needed, so both start when one is.
         timeout_s: deadline of each request.
 
     Raises:
         UserError: `address` does not read HOST:PORT.
         ServiceError: from a client's use, when a service cannot be started or does not answer.
     """
-    services = Services(address, plan_apps(detector, scorer, detection_replicas), timeout_s)
+    services = Services(address, plan_apps(detector, scorer, detection_replicas), timeout_s, together=together)
     try:
         yield services
     finally:

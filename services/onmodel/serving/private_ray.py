@@ -1,15 +1,15 @@
 """A Ray of one's own on this machine, started with as little as Serve and Train need.
 
-`ray.init` starts six processes, and on slow or busy cores most of the time goes into three of them that a
-private Ray has no use for: the autoscaler's monitor and the log monitor, which no argument of `ray.init`
-leaves out, and the metrics agent, for whose port the raylet waits, and dies after 15 seconds of waiting.
-Here the two monitors are not started, the agent runs (unless metrics are wanted) in the minimal form that Ray has for
-an installation without the dashboard's packages, and the port files for which the raylet waits are laid out beforehand.
+`ray.init` starts six processes, and on slow or busy cores most of the time goes into four of them that a
+private Ray has no use for: the autoscaler's monitor, the log monitor and the server of the dashboard's API, which no
+argument of `ray.init` leaves out, and the metrics agent, for whose port the raylet waits, and dies after 15 seconds of
+waiting. Here the first three are not started, the agent runs (unless metrics are wanted) in the minimal form that Ray
+has for an installation without the dashboard's packages, and the port files for which the raylet waits are laid out
+beforehand.
 Should a later Ray name any of this differently, the start is slower, not wrong.
 """
 
 import contextlib
-import itertools
 import logging
 import os
 import shutil
@@ -105,7 +105,7 @@ def start_private_ray(folder: Path, *, num_cpus: int, object_store_bytes: int, m
 
 @contextlib.contextmanager
 def _lean_start(session: Path, metrics_port: int | None) -> Generator[None]:
-    from ray._private import utils
+    from ray._private import services, utils
     from ray._private.parameter import RayParams
 
     ports = {"runtime_env_agent_port": free_port()}
@@ -114,21 +114,24 @@ def _lean_start(session: Path, metrics_port: int | None) -> Generator[None]:
         ports |= {"metrics_agent_port": free_port(), "dashboard_agent_listen_port": free_port()}
         ports |= {"metrics_export_port": metrics_port}
     original_init, original_check = RayParams.__init__, utils.get_dashboard_dependency_error
+    original_server = services.start_api_server
 
     def lean_init(self: Any, *args: Any, **settings: Any) -> None:
         settings |= {"no_monitor": True, "include_log_monitor": False, **ports}
         original_init(self, *args, **settings)
 
-    asked = itertools.count()
-
     def lean_check() -> ImportError | None:
-        # Ray asks for the dashboard first, and then for the agent, which exports the metrics.
-        agent = next(asked) > 0
-        return None if agent and metrics_port is not None else ImportError("the dashboard is not wanted here")
+        # Asked for the agent, which exports the metrics.
+        return None if metrics_port is not None else ImportError("the dashboard is not wanted here")
+
+    def no_server(*args: Any, **settings: Any) -> tuple[None, None]:
+        # What Ray answers itself where the server does not start.
+        return None, None
 
     started = threading.Event()
     RayParams.__init__ = lean_init
     utils.get_dashboard_dependency_error = lean_check
+    services.start_api_server = no_server
     threading.Thread(target=_lay_out_when_known, args=(session, WITHOUT_AGENT | ports, started), daemon=True).start()
     try:
         yield
@@ -136,6 +139,7 @@ def _lean_start(session: Path, metrics_port: int | None) -> Generator[None]:
         started.set()
         RayParams.__init__ = original_init
         utils.get_dashboard_dependency_error = original_check
+        services.start_api_server = original_server
 
 
 def _lay_out_when_known(session: Path, ports: dict[str, int], started: threading.Event) -> None:

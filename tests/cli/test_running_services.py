@@ -15,21 +15,10 @@ from onmodel.serving.private_ray import free_port
 from onmodel.toybox.character import HELD_OUT
 from onmodel.toybox.dataset import TRIAL_SHARES, make_dataset
 
-LOOKING = set(
-    [
-        "analyze",
-        "augment",
-        "caption",
-        "cluster",
-        "compare",
-        "curate",
-        "diagnose",
-        "evaluate",
-        "extract",
-        "improve",
-        "merge",
-    ]
-)
+LOOKING = {
+    *("analyze", "augment", "caption", "cluster", "compare", "curate"),
+    *("diagnose", "evaluate", "extract", "improve", "merge"),
+}
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """One worker on this machine alone: a Ray task. Where there is a cluster, or several workers, it is `ray_train`.
 
 A Train run brings a controller, a coordinator, a cleaner and a synchronisation actor, each a process that imports for
-seconds; one worker has nobody to be coordinated with. Four steps of the bundled model took 48 s that way and 31 s so.
+seconds; one worker has nobody to be coordinated with. Four steps of the bundled model took 48 s that way and 28 s so.
 """
 
 from collections.abc import Callable

@@ -28,7 +28,7 @@ from typing import Any
 
 from onmodel.core.errors import OnModelError, ServiceError, first_line
 from onmodel.serving.config import CONTROL_SOCKET, SERVICERS, LocalApp, StartOptions
-from onmodel.serving.private_ray import start_private_ray
+from onmodel.serving.private_ray import end_private_ray, start_private_ray
 
 START_TIMEOUT_S = 600.0
 READY_TIMEOUT_S = 120.0
@@ -220,10 +220,8 @@ class _Host:
 
     def stop(self) -> None:
         if "ray" in sys.modules:
-            import ray
-
             # Ends Serve with it: nothing in a private cluster needs a graceful end.
-            ray.shutdown()
+            end_private_ray(0)
         if self._options is not None:
             shutil.rmtree(self._options.folder, ignore_errors=True)
 

@@ -39,26 +39,37 @@ def private_ray(*, object_store_bytes: int) -> Generator[None]:
     What is printed meanwhile goes to standard error: Ray tells there of workers that died, whatever it is asked to
     keep to itself, and a verb's answer stands on standard output alone.
     """
-    import ray
-
     folder = private_folder()
     try:
         with contextlib.redirect_stdout(sys.stderr):
             start_private_ray(folder, num_cpus=os.cpu_count() or 1, object_store_bytes=object_store_bytes)
             yield
     finally:
-        started = _workers()
-        ray.shutdown()
-        _, alive = psutil.wait_procs(started, timeout=WORKERS_END_S)
-        for worker in alive:
-            with contextlib.suppress(psutil.Error):
-                worker.kill()
-        psutil.wait_procs(alive, timeout=WORKERS_END_S)
+        end_private_ray(WORKERS_END_S)
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def end_private_ray(patience_s: float) -> None:
+    """`ray.shutdown` for a Ray that this process has started, and no process of it is left.
+
+    A worker ends some time after its raylet, an agent that was just starting up to a minute later.
+
+    Args:
+        patience_s: what they are given, in seconds, before they are killed: workers may be writing.
+    """
+    import ray
+
+    started = _workers()
+    ray.shutdown()
+    _, alive = psutil.wait_procs(started, timeout=patience_s)
+    for worker in alive:
+        with contextlib.suppress(psutil.Error):
+            worker.kill()
+    psutil.wait_procs(alive, timeout=WORKERS_END_S)
+
+
 def _workers() -> list[psutil.Process]:
-    """What this process's raylet has started. A worker ends some time after its raylet, and may be writing."""
+    """What this process's raylet has started."""
     found: list[psutil.Process] = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):

@@ -280,15 +280,14 @@ def _train(places: Places, config: DemoConfig) -> None:
     from onmodel.ablation.variants import Ablation, Variant
 
     base, other = (training_config(places, config, trial) for trial in (1, 2))
+    first, second = (trial.training.output_name for trial in (base, other))
+    data = other.data.train_data_dir
     settings = AblationConfig(
-        base=base.training.output_name,
+        base=first,
         ablation=AblationSection(name=TRIALS, include_base=True, allow_different_data=True),
-        variant=(VariantSection(name=other.training.output_name, data={"train_data_dir": other.data.train_data_dir}),),
+        variant=(VariantSection(name=second, data={"train_data_dir": data}),),
     )
-    variants = (
-        Variant(base.training.output_name, {}, base),
-        Variant(other.training.output_name, {"data.train_data_dir": other.data.train_data_dir}, other),
-    )
+    variants = (Variant(first, {}, base), Variant(second, {"data.train_data_dir": data}, other))
     outcome = run_ablation(Ablation(settings, base, variants))
     for failed in outcome.failed:
         raise InternalError(f"{failed.trial_dir}: {failed.status.value}: {failed.reason}")

@@ -24,7 +24,7 @@ define debian
 	fi
 endef
 
-.PHONY: setup debian-run debian-test debian-node node-test demo test lint audit check bench contracts docs clean
+.PHONY: setup debian-run debian-test debian-node node-test demo test style lint audit check bench contracts docs clean
 
 setup: debian-run $(STAMP) $(COMPILED)
 
@@ -65,9 +65,11 @@ $(COMPILED): $(STAMP)
 demo: setup
 	@$(BIN)/onmodel demo
 
-lint: setup
+style: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+
+lint: style
 	@$(BIN)/pyright
 
 # Not a part of `test`: what is published about a dependency tomorrow must not fail today's code.
@@ -79,9 +81,14 @@ check: lint audit
 # Two at a time, a file each: most tests that start a cluster wait half their time. One thread each, since two
 # processes with two threads each are slower on two cores; and where a trial takes all cores by itself, its threads
 # sleep while they wait for each other: with more threads than cores they would spin in each other's way (six steps
-# of training on two busy cores: 9 s so, 84 to 104 s else).
-test: setup debian-test node-test lint
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+# of training on two busy cores: 9 s so, 84 to 104 s else). Types are checked beside the first tests: by itself that
+# takes minutes of one core.
+test: setup debian-test node-test style
+	@$(BIN)/pyright & types=$$!; \
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE \
+	  $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder; tests=$$?; \
+	wait $$types || { echo "make test: types are wrong; pyright's lines stand above, or run make lint" >&2; exit 1; }; \
+	exit $$tests
 
 # Every benchmark prints `name | value | target | met`; ratios against a peer or a limit, taken in one run.
 bench: setup

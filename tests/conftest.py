@@ -1,5 +1,6 @@
 """Fixtures that every test package may use."""
 
+import gc
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from onmodel.core.imports import collector_paused
 from pages import blocks, commands
 
 # A shell that starts `make test` in the background lets it and all below ignore Ctrl-C, which tests send to verbs.
@@ -137,13 +139,17 @@ def run_page(tmp_path: Path, running_services: str) -> Generator[Callable[..., N
 
 LONGEST = (
     "tests/test_readme.py",
+    "training/test_run.py",
+    "experiments/test_four_strategies_run.py",
+    "serving/test_local_cluster.py",
+    "ablation/test_together.py",
     "tests/test_tutorial.py",
     "recipes/test_recipes.py",
-    "training/test_run.py",
-    "ablation/test_together.py",
-    "serving/test_local_cluster.py",
+    "evaluation/test_demo.py",
+    "jobs/test_cluster.py",
+    "deployment/test_operations.py",
 )
-"""A minute and more each, the longest first."""
+"""Two minutes and more each, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -155,6 +161,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return (longest or [len(LONGEST)])[0], item.path not in slow
 
     items.sort(key=place)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What all test files import (torch, diffusers, Ray, …) lives to the end: the collector need not go through it."""
+    with collector_paused():
+        collected = yield
+    gc.freeze()
+    return collected
+
+
+def pytest_unconfigure() -> None:
+    """Libraries that find their own objects left over at the end say so at length."""
+    gc.unfreeze()
 
 
 CLIP_CONFIG = {

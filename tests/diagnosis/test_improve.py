@@ -48,16 +48,16 @@ num_workers = 0
 """
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+def start(folder: Path, services: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "onmodel", "improve", "project.toml", "--unattended", "--json"]
-    environment = {**os.environ, "ONMODEL_CACHE": str(folder / "cache")}
+    environment = {**os.environ, "ONMODEL_CACHE": str(folder / "cache"), "ONMODEL_SERVICES": services}
     return subprocess.Popen(
         command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
-def finish(folder: Path) -> dict[str, object]:
-    process = start(folder)
+def finish(folder: Path, services: str) -> dict[str, object]:
+    process = start(folder, services)
     out, error = process.communicate(timeout=600)
     assert process.returncode == 0, error[-3000:]
     return json.loads(out)
@@ -75,7 +75,7 @@ def make(folder: Path) -> None:
     (folder / "project.toml").write_text(PROJECT)
 
 
-def test_a_killed_project_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_project_goes_on_where_it_was(tmp_path: Path, running_services: str) -> None:
     for name in ("diffusion", "clip", "detector"):
         try:
             bundled(name)
@@ -84,7 +84,7 @@ def test_a_killed_project_goes_on_where_it_was(tmp_path: Path) -> None:
     make(tmp_path)
     work = tmp_path / "work"
     metrics = work / "runs" / "zibo_r1" / "metrics.jsonl"
-    killed = start(tmp_path)
+    killed = start(tmp_path, running_services)
     while not metrics.is_file():
         assert killed.poll() is None, killed.communicate()[1][-3000:]
         time.sleep(0.05)
@@ -95,7 +95,7 @@ def test_a_killed_project_goes_on_where_it_was(tmp_path: Path) -> None:
     filled = work / "rounds" / "1" / "augment" / "dataset"
     written = {file: file.stat().st_mtime_ns for file in filled.rglob("*.png")}
 
-    answer = finish(tmp_path)
+    answer = finish(tmp_path, running_services)
     assert answer["best"] == 1
     assert "as many as were asked for" in str(answer["stopped"])
     assert (work / "rounds" / "1" / "decision.json").read_bytes() == decided
@@ -111,5 +111,5 @@ def test_a_killed_project_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "medium" in (work / "report.md").read_text()
 
     made = {f: f.stat().st_mtime_ns for f in work.rglob("*") if f.suffix in (".png", ".safetensors")}
-    assert finish(tmp_path) == answer
+    assert finish(tmp_path, running_services) == answer
     assert {f: f.stat().st_mtime_ns for f in work.rglob("*") if f.suffix in (".png", ".safetensors")} == made

@@ -9,6 +9,7 @@ from onmodel.ablation.config import LOSSES
 from onmodel.ablation.measuring import Measuring
 from onmodel.ablation.record import Record, Rung, Status, read_record, write_record
 from onmodel.core.errors import OnModelError, first_line
+from onmodel.core.imports import collector_paused
 from onmodel.evaluation.metrics import ALL
 from onmodel.training.config import TrainConfig
 from onmodel.training.job import EVERY_PICTURE, METRICS, VALIDATION, Samples, TakenOverError, read_metrics
@@ -55,7 +56,8 @@ def run_variant(task: Task, *, pid: int, node: str, report: Callable[[Rung], Non
     """
     if task.num_workers == 1:
         # Torch and diffusers take seconds, in which nothing can be told from a process that hangs.
-        importlib.import_module("onmodel.training.worker")
+        with collector_paused():
+            importlib.import_module("onmodel.training.worker")
     known = task.read()
     if known.status not in (Status.WAITING, Status.RUNNING):
         return known  # ended from outside while its process was on the way

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from onmodel.core.images import RGB
+from onmodel.core.imports import collector_paused
 from onmodel.core.vocabulary import Detections
 from onmodel.detection.config import DetectorConfig
 
@@ -38,6 +39,7 @@ def load_detector(config: DetectorConfig) -> Detector:
         from onmodel.detection.yolox import YoloxDetector
 
         return YoloxDetector(config)
-    from onmodel.detection.ultralytics import UltralyticsDetector
+    with collector_paused():
+        from onmodel.detection.ultralytics import UltralyticsDetector
 
     return UltralyticsDetector(config)

@@ -15,7 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from onmodel.core.errors import OnModelError, ResourceError, ServiceError, first_line
 from onmodel.core.files import write_bytes
-from onmodel.evaluation.generate import drawn
+from onmodel.core.imports import collector_paused
 from onmodel.evaluation.planned import DrawingModel, Planned
 from onmodel.evaluation.suite import TestSuite
 from onmodel.evaluation.tasks import Pipelines, Work
@@ -106,6 +106,10 @@ def _draw(
     pictures: Sequence[Planned], suite: TestSuite, model: DrawingModel, device: str, batch_size: int | None
 ) -> list[bytes]:
     """In a worker: PNG files' bytes of `pictures`."""
+    # Imported here: the process that asks gets this function too, and has no need of torch.
+    with collector_paused():
+        from onmodel.evaluation.generate import drawn
+
     if device not in _kept:
         _kept[device] = Pipelines(device)
     pipeline = _kept[device].get(model)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from onmodel.core.errors import UserError
 from onmodel.core.images import SUFFIXES
+from onmodel.core.imports import collector_paused
 from onmodel.core.progress import bar
 from onmodel.evaluation.planned import DrawingModel, Planned, drawing_model, missing, plan
 from onmodel.evaluation.record import Evaluation
@@ -137,7 +138,8 @@ def draw(tasks: Sequence[Task], suite: TestSuite, options: Options) -> int:
 
             draw_over_cluster(work, suite, options.device, options.batch_size, progress.advance)
             return total
-        from onmodel.evaluation.generate import generate
+        with collector_paused():
+            from onmodel.evaluation.generate import generate
 
         pipelines = Pipelines(options.device)
         for model, pictures in work:
@@ -165,7 +167,8 @@ def spread_pays(device: str) -> bool:
             return where is Place.DRIVER_OF_SEVERAL or (named and where is not Place.WITHIN)
     if named:
         return True
-    import torch
+    with collector_paused():
+        import torch
 
     return device in ("auto", "cuda") and torch.cuda.device_count() > 1
 
@@ -187,7 +190,8 @@ class Pipelines:
         """The model's pipeline with its LoRA on it."""
         import torch
 
-        from onmodel.training.pipeline import LoadedLora, load_pipeline
+        with collector_paused():
+            from onmodel.training.pipeline import LoadedLora, load_pipeline
 
         if self._lora is not None:
             self._lora.undo()

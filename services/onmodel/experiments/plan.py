@@ -76,7 +76,7 @@ class Settings(Config):
         """Everything small: shows that each step works, and claims nothing."""
         return cls(
             characters=("zibo",), seeds=(1,), strategies=("baseline", "b_d"), pictures=32, held_back=12,
-            film_seconds=60.0, merged=60, steps=40, batch_size=4, prompts=1, sampling_steps=6,
+            film_seconds=60.0, merged=60, steps=16, batch_size=4, prompts=1, sampling_steps=4,
         )  # fmt: skip
 
     @classmethod

@@ -13,6 +13,7 @@ from onmodel.common.metrics import PictureMetrics
 from onmodel.common.pictures import Intake, count_items
 from onmodel.common.reload import Reloading, by_model
 from onmodel.core.config import Config, validate
+from onmodel.core.imports import collector_paused
 from onmodel.scoring.config import ScorerConfig
 from onmodel.scoring.convert import Vector
 from onmodel.scoring.v1 import scoring_pb2 as pb
@@ -67,10 +68,11 @@ class Scoring:
     def _load(self, user_config: dict[str, Any]) -> _Loaded:
         wanted = validate(ScoringModel, user_config, "user_config of Scoring").scorer
         # Imported here: whoever deploys this class has no need of torch, and it takes seconds to import.
-        import torch
+        with collector_paused():
+            import torch
 
-        from onmodel.scoring.model import load_scorer
-        from onmodel.scoring.service import ScoringService
+            from onmodel.scoring.model import load_scorer
+            from onmodel.scoring.service import ScoringService
 
         # Ray sets OMP_NUM_THREADS by the actor's share of a CPU, which would leave the model one thread.
         torch.set_num_threads(self._intake.model_threads or os.cpu_count() or 1)

@@ -3,9 +3,8 @@
 `ray.init` starts six processes, and on slow or busy cores most of the time goes into four of them that a
 private Ray has no use for: the autoscaler's monitor, the log monitor and the server of the dashboard's API, which no
 argument of `ray.init` leaves out, and the metrics agent, for whose port the raylet waits, and dies after 15 seconds of
-waiting. Here the first three are not started, the agent runs (unless metrics are wanted) in the minimal form that Ray
-has for an installation without the dashboard's packages, and the port files for which the raylet waits are laid out
-beforehand.
+waiting. Here the first three are not started, in the agent's place stands (unless metrics are wanted) a process that
+does nothing until the raylet ends, and the port files for which the raylet waits are laid out beforehand.
 Should a later Ray name any of this differently, the start is slower, not wrong.
 """
 
@@ -28,6 +27,7 @@ ATTEMPTS = 3
 """A machine busy with something else can miss one of Ray's own deadlines; the next try finds warm caches."""
 PATIENCE_MS = 120_000
 WORKERS_END_S = 10.0
+AGENT = "--dashboard_agent_command="
 WITHOUT_AGENT = {"metrics_agent_port": -1, "metrics_export_port": -1, "dashboard_agent_listen_port": -1}
 """Ports, by the names of their files, of a node whose agent serves nothing."""
 
@@ -125,7 +125,7 @@ def _lean_start(session: Path, metrics_port: int | None) -> Generator[None]:
         ports |= {"metrics_agent_port": free_port(), "dashboard_agent_listen_port": free_port()}
         ports |= {"metrics_export_port": metrics_port}
     original_init, original_check = RayParams.__init__, utils.get_dashboard_dependency_error
-    original_server = services.start_api_server
+    original_server, original_process = services.start_api_server, services.start_ray_process
 
     def lean_init(self: Any, *args: Any, **settings: Any) -> None:
         settings |= {"no_monitor": True, "include_log_monitor": False, **ports}
@@ -139,10 +139,17 @@ def _lean_start(session: Path, metrics_port: int | None) -> Generator[None]:
         # What Ray answers itself where the server does not start.
         return None, None
 
+    def without_agent(command: list[str], *args: Any, **settings: Any) -> Any:
+        if metrics_port is None and os.name == "posix":
+            # Ended by the end of its input, which the raylet holds. A raylet without any such command would not start.
+            command = [f"{AGENT}sh -c 'exec cat'" if part.startswith(AGENT) else part for part in command]
+        return original_process(command, *args, **settings)
+
     started = threading.Event()
     RayParams.__init__ = lean_init
     utils.get_dashboard_dependency_error = lean_check
     services.start_api_server = no_server
+    services.start_ray_process = without_agent
     threading.Thread(target=_lay_out_when_known, args=(session, WITHOUT_AGENT | ports, started), daemon=True).start()
     try:
         yield
@@ -151,6 +158,7 @@ def _lean_start(session: Path, metrics_port: int | None) -> Generator[None]:
         RayParams.__init__ = original_init
         utils.get_dashboard_dependency_error = original_check
         services.start_api_server = original_server
+        services.start_ray_process = original_process
 
 
 def _lay_out_when_known(session: Path, ports: dict[str, int], started: threading.Event) -> None:

@@ -12,6 +12,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from onmodel.core.beside import beside
 from onmodel.core.errors import InternalError, OnModelError
+from onmodel.core.imports import collector_paused
 from onmodel.training.job import Job, threads_per_worker
 from onmodel.training.ray_cluster import check_resources
 
@@ -48,9 +49,10 @@ def fit(job: Job, *, max_failures: int = 0, say: Callable[[str], None] = lambda 
 
 def _train(job: Job) -> None:
     """Runs in the worker."""
-    import torch
+    with collector_paused():
+        import torch
 
-    from onmodel.training.worker import OwnProcess, run_job
+        from onmodel.training.worker import OwnProcess, run_job
 
     # Ray pins OMP_NUM_THREADS to the CPUs that a task asks for; training takes the machine's cores.
     torch.set_num_threads(threads_per_worker(1))

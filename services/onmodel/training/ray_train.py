@@ -21,6 +21,7 @@ from torch import Tensor
 
 from onmodel.core.beside import beside
 from onmodel.core.errors import InternalError, OnModelError
+from onmodel.core.imports import collector_paused
 from onmodel.serving.cluster import wait_for_the_dead
 from onmodel.training.job import Job, threads_per_worker
 from onmodel.training.ray_cluster import check_resources
@@ -87,7 +88,8 @@ class _TorchConfig(TorchConfig):
 def _train_loop(settings: dict[str, Any]) -> None:
     """Runs in every worker."""
     # Imported here: the controller unpickles this function too, and must not load what only workers need.
-    from onmodel.training.worker import run_job
+    with collector_paused():
+        from onmodel.training.worker import run_job
 
     # Ray pins OMP_NUM_THREADS to the CPUs a worker reserved; training takes the machine's cores.
     torch.set_num_threads(threads_per_worker(ray.train.get_context().get_local_world_size()))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from onmodel.core.errors import InternalError, NotFoundError, UserError
 from onmodel.core.files import remove_asides, user_cache, write_text
+from onmodel.core.imports import collector_paused
 from onmodel.core.progress import console
 from onmodel.training.base_kind import without_effect
 from onmodel.training.checkpoint import copy_state
@@ -196,7 +197,8 @@ def _run(job: Job, num_workers: int, max_failures: int, on_epoch: Callable[[int]
     try:
         with following(job.trial_dir, job.config.training.output_name):
             if num_workers == 0:
-                from onmodel.training.worker import OwnProcess, run_job
+                with collector_paused():
+                    from onmodel.training.worker import OwnProcess, run_job
 
                 run_job(job, OwnProcess(on_epoch))
                 return
@@ -208,7 +210,8 @@ def _run(job: Job, num_workers: int, max_failures: int, on_epoch: Callable[[int]
 
                     ray_alone.fit(job, max_failures=max_failures, say=_say)
                     return
-                from onmodel.training import ray_train
+                with collector_paused():
+                    from onmodel.training import ray_train
 
                 ray_train.fit(job, num_workers, max_failures=max_failures, say=_say)
     except TakenOverError:

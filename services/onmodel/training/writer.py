@@ -36,6 +36,9 @@ from onmodel.training.resuming import checkpoints, epoch_of
 
 STATE_EVERY_S = 20.0
 """A killed run loses about this much; in no case takes keeping states more than a fiftieth of the time."""
+CHART_EVERY_S = 20.0
+"""Between a stage's ends, and at most a fiftieth of the time: drawing it takes longer than an epoch of few pictures,
+and training waits."""
 RATE_STEPS = 20
 """Optimizer steps over which images a second are counted."""
 
@@ -82,6 +85,7 @@ class Writer:
         self._remove_later(trainer)
         self._logs = open_logs(self._job.config, self._job.trial_dir, trainer.step)
         self._next_state = time.monotonic() + STATE_EVERY_S
+        self._next_chart = time.monotonic() + CHART_EVERY_S
         self._times.append((time.monotonic(), 0))
         self.progress("training", trainer.step, trainer.total_steps)
 
@@ -147,7 +151,7 @@ class Writer:
             self._save_state()
 
     def epoch(self, epoch: int, *, due: bool) -> None:
-        """Checkpoint and chart when due, and the full state; a finished stage's state is kept."""
+        """Checkpoint when due, chart now and then, and the full state; a finished stage's state is kept."""
         self._check_owner()
         trainer, folder = self._trainer, self._job.trial_dir
         plan = trainer.stage
@@ -155,7 +159,8 @@ class Writer:
         if due:
             self._checkpoint(f"{self._name}-{epoch:06d}", epoch)
             self._prune_epochs(epoch)
-            write_loss_chart(folder / LOSS_CHART, read_metrics(folder / METRICS))
+            if trainer.step == plan.last_step or time.monotonic() > self._next_chart:
+                self._draw_chart()
         if self._job.config.stage and trainer.step == plan.last_step:
             self._save_state(folder / STAGES / plan.stage.name)
         every = self._options.save_every_n_steps
@@ -170,6 +175,12 @@ class Writer:
         export.write_lora(folder / f"{name}.safetensors", weights, self._family.naming, self._metadata(epoch))
         if self._options.save_state:
             self._save_state(folder / f"{name}-state")
+
+    def _draw_chart(self) -> None:
+        folder, start = self._job.trial_dir, time.monotonic()
+        write_loss_chart(folder / LOSS_CHART, read_metrics(folder / METRICS))
+        now = time.monotonic()
+        self._next_chart = now + max(CHART_EVERY_S, 50 * (now - start))
 
     def _save_state(self, folder: Path | None = None) -> None:
         trainer, job = self._trainer, self._job

@@ -148,8 +148,12 @@ LONGEST = (
     "evaluation/test_demo.py",
     "jobs/test_cluster.py",
     "deployment/test_operations.py",
+    "training/test_forward.py",
+    "curation/test_page.py",
+    "jobs/test_cut_off.py",
+    "training/test_workers.py",
 )
-"""Two minutes and more each, the longest first."""
+"""A minute and more each, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,9 +6,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import ray
 from typer.testing import CliRunner
 
 from onmodel.cli.serve import app
@@ -16,7 +18,7 @@ from onmodel.core.errors import NotFoundError, ServiceError, UserError
 from onmodel.detection.config import DetectorConfig
 from onmodel.scoring.config import ScorerConfig
 from onmodel.serving.local import open_services, plan_apps
-from onmodel.serving.private_ray import free_port
+from onmodel.serving.private_ray import free_port, private_ray
 from onmodel.serving.state import Running, forget, recall, remember, state_file
 
 
@@ -97,6 +99,20 @@ def assert_all_end(processes: list[psutil.Process]) -> None:
     for process in alive:
         process.kill()
     assert alive == []
+
+
+@pytest.mark.ray
+def test_a_private_ray_has_no_agent_and_leaves_nothing() -> None:
+    with private_ray(object_store_bytes=2**27):
+        # One with an environment of its own asks an agent, another one, for it.
+        told: Any = ray.remote(lambda: os.environ["TOLD"]).options(runtime_env={"env_vars": {"TOLD": "yes"}})
+        assert ray.get(told.remote()) == "yes"
+        (raylet,) = (child for child in psutil.Process().children() if child.name() == "raylet")
+        below = raylet.children(recursive=True)
+        begins = [" ".join(process.cmdline()[:3]) for process in below]
+        assert any("ray::" in begin for begin in begins)
+        assert not any("DashboardAgent" in begin or "dashboard/agent.py" in begin for begin in begins)
+    assert_all_end([raylet, *below])
 
 
 @pytest.mark.ray

@@ -274,7 +274,7 @@ def test_workers_train_what_one_process_trains_and_a_killed_one_costs_the_steps_
 
 
 @pytest.mark.ray
-def test_what_cannot_be_trained_is_refused_before_a_worker_starts(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_what_cannot_be_trained_is_a_sentence_on_a_cluster_too(make_config: MakeConfig, tmp_path: Path) -> None:
     bad = make_config(training={"output_name": "bad"}, model={"v_parameterization": True})
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(b"no lora")

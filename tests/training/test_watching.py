@@ -2,7 +2,7 @@
 
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ from PIL import Image
 
 from onmodel.core.errors import NotFoundError, ResourceError, UserError
 from onmodel.evaluation.samples import load_samples
-from onmodel.training import run, validation
+from onmodel.training import run, validation, writer
 from onmodel.training.checkpoint import read_facts
 from onmodel.training.config import TrainConfig
 from onmodel.training.families import StableDiffusion
-from onmodel.training.job import SAMPLES, STATE, VALIDATION, read_metrics
+from onmodel.training.job import LOSS_CHART, SAMPLES, STATE, VALIDATION, read_metrics
 from onmodel.training.worker import out_of_memory
 
 from .conftest import MakeConfig
@@ -51,6 +51,24 @@ def test_validation_is_the_mean_over_fixed_noise_and_by_category(make_config: Ma
         assert found[name] == pytest.approx(sum(inside) / len(inside), rel=1e-4)
     assert set(found) == {"all", "close_up", "full_body", "complex_background"}
     assert found == trainer.validate(), "the same weights give the same figures"
+
+
+def test_a_chart_is_not_drawn_after_each_epoch_and_shows_all_steps_at_the_end(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    original = writer.write_loss_chart
+
+    def counted(path: Path, steps: Sequence[Mapping[str, Any]]) -> None:
+        drawn.append(len(steps))
+        original(path, steps)
+
+    monkeypatch.setattr(writer, "write_loss_chart", counted)
+    monkeypatch.setattr(writer, "CHART_EVERY_S", 1e9)
+    result = run.train(make_config(training={"max_train_epochs": 3, "save_every_n_epochs": 1}), num_workers=0)
+    assert len(result.checkpoints) == 3
+    assert drawn == [len(result.losses)]
+    assert (result.trial_dir / LOSS_CHART).is_file()
 
 
 def losses_in(folder: Path) -> list[dict[str, Any]]:

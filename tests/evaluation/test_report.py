@@ -12,7 +12,7 @@ import pytest
 
 from onmodel.evaluation import thumbnails
 from onmodel.evaluation.compare import Comparison, Mix, compare
-from onmodel.evaluation.report import render_html, render_markdown, write_report
+from onmodel.evaluation.report import chip_view, render_html, render_markdown, write_report
 
 from .made import SCENARIOS, evaluation
 
@@ -55,6 +55,12 @@ def test_a_hostile_caption_stays_text(comparison: Comparison, folders: dict[str,
     assert "{{ 7*7 }}" in text, "shown as it is, not worked out"
     named = comparison.model_copy(update={"models": ("trial_1", "<b>|x")})
     assert "\\<b\\>\\|x" in render_markdown(named)
+
+
+@pytest.mark.parametrize(("metric", "shown"), [("on_model", "+0 points"), ("prompt_fidelity", "+0.00")])
+def test_a_difference_that_rounds_to_nothing_has_no_minus(comparison: Comparison, metric: str, shown: str) -> None:
+    pair = next(pair for pair in comparison.pairs if pair.metric == metric)
+    assert chip_view(pair.model_copy(update={"difference": -0.001}))["value"] == shown
 
 
 def test_missing_pictures_leave_a_gap_not_an_error(comparison: Comparison, folders: dict[str, Path]) -> None:

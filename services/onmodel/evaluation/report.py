@@ -334,9 +334,9 @@ def chip_view(pair: Pair, name: str = "") -> dict[str, str]:
     sign, kind = _SIGNS[pair.verdict]
     value = ""
     if pair.difference is not None and METRICS[pair.metric].percent:
-        value = f"{100 * pair.difference:+.0f} points"
+        value = f"{100 * pair.difference:+z.0f} points"
     elif pair.difference is not None:
-        value = f"{pair.difference:+.2f}"
+        value = f"{pair.difference:+z.2f}"
     prefix = f"{name}: " if name else ""
     return {"kind": kind, "sign": sign, "text": f"{prefix}{pair.verdict.value}", "value": value}
 

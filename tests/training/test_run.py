@@ -239,7 +239,7 @@ def test_a_moved_dataset_is_the_same_dataset(make_config: MakeConfig, tiny_datas
 def test_workers_train_what_one_process_trains_and_a_killed_one_costs_the_steps_since_the_last_state(
     workers: int, make_config: MakeConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    length = {"max_train_epochs": 6, "save_every_n_steps": 5, "log_with": "none"}
+    length = {"max_train_epochs": 6, "save_every_n_epochs": 2, "save_every_n_steps": 5, "log_with": "none"}
     alone = run.train(make_config(training={"train_batch_size": 4, **length}), num_workers=0)
     config = make_config(training={"output_name": "killed", "train_batch_size": 4 // workers, **length})
     # Several workers make what all of them need (latents) side by side.
@@ -266,9 +266,11 @@ def test_workers_train_what_one_process_trains_and_a_killed_one_costs_the_steps_
     assert f"a training worker died; {said} from the last state" in capsys.readouterr().err
     assert together.losses[:12] == pytest.approx(alone.losses[:12], rel=1e-4)
     assert together.losses == pytest.approx(alone.losses, rel=1e-3)
-    mine, theirs = weights(together.checkpoints[-1]), weights(alone.checkpoints[-1])
-    for key in theirs:
-        torch.testing.assert_close(mine[key], theirs[key], atol=2e-3, rtol=2e-2)
+    # Sums in another order drift apart: tighter after two epochs than after six.
+    for place, (atol, rtol) in {0: (1e-3, 1e-2), -1: (2e-3, 2e-2)}.items():
+        mine, theirs = weights(together.checkpoints[place]), weights(alone.checkpoints[place])
+        for key in theirs:
+            torch.testing.assert_close(mine[key], theirs[key], atol=atol, rtol=rtol)
     assert not (together.trial_dir / ".ray").exists()
     assert to_toml(config) == (together.trial_dir / "config.toml").read_text()
 

@@ -28,6 +28,7 @@ ATTEMPTS = 3
 PATIENCE_MS = 120_000
 WORKERS_END_S = 10.0
 AGENT = "--dashboard_agent_command="
+"""Begins the raylet's argument that names what it starts as the metrics agent."""
 WITHOUT_AGENT = {"metrics_agent_port": -1, "metrics_export_port": -1, "dashboard_agent_listen_port": -1}
 """Ports, by the names of their files, of a node whose agent serves nothing."""
 

@@ -43,6 +43,12 @@ RATE_STEPS = 20
 """Optimizer steps over which images a second are counted."""
 
 
+def _not_before(start: float, every_s: float) -> float:
+    """When what began at `start` and has just ended is due again, so that it takes a fiftieth of the time at most."""
+    now = time.monotonic()
+    return now + max(every_s, 50 * (now - start))
+
+
 class Writer:
     """Checkpoints, states, metrics, curves and pictures of one run.
 
@@ -179,8 +185,7 @@ class Writer:
     def _draw_chart(self) -> None:
         folder, start = self._job.trial_dir, time.monotonic()
         write_loss_chart(folder / LOSS_CHART, read_metrics(folder / METRICS))
-        now = time.monotonic()
-        self._next_chart = now + max(CHART_EVERY_S, 50 * (now - start))
+        self._next_chart = _not_before(start, CHART_EVERY_S)
 
     def _save_state(self, folder: Path | None = None) -> None:
         trainer, job = self._trainer, self._job
@@ -195,8 +200,7 @@ class Writer:
             batch=trainer.batch,
         )
         checkpoint.save_state(folder or job.trial_dir / STATE, facts, trainer.state())
-        now = time.monotonic()
-        self._next_state = now + max(STATE_EVERY_S, 50 * (now - start))
+        self._next_state = _not_before(start, STATE_EVERY_S)
 
     def _prune_epochs(self, epoch: int) -> None:
         keep = self._options.save_last_n_epochs
